@@ -1,4 +1,4 @@
-//! Text from a model, printed as it comes.
+//! Streams generated text to standard output.
 //!
 //! Without arguments the built-in model tells a story.
 
@@ -11,28 +11,28 @@ use std::io::Write;
 struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Text to go on from
+    /// Prompt to continue
     #[arg(long, default_value = "Once upon a time")]
     prompt: String,
-    /// Tokens to generate at most
+    /// Maximum tokens to generate
     #[arg(long, default_value_t = 256)]
     max_tokens: usize,
-    /// 0 always takes the most probable token
+    /// Temperature; 0 is greedy
     #[arg(long, default_value_t = 0.7, allow_negative_numbers = true)]
     temperature: f32,
-    /// Choose among the K most probable tokens; 0 for all
+    /// Sample from the K most probable tokens; 0 for all
     #[arg(long, default_value_t = 40)]
     top_k: u32,
-    /// Choose among the most probable tokens that make up this probability
+    /// Sample from the most probable tokens whose probabilities sum to this
     #[arg(long, default_value_t = 0.95, allow_negative_numbers = true)]
     top_p: f32,
-    /// Choose among tokens at least this probable, relative to the best
+    /// Sample from tokens with at least this probability, relative to the best
     #[arg(long, default_value_t = 0.05, allow_negative_numbers = true)]
     min_p: f32,
-    /// The same seed gives the same text
+    /// Seed; the same seed gives the same text
     #[arg(long)]
     seed: Option<u64>,
-    /// Only the text, on stdout
+    /// Print only the text
     #[arg(long)]
     quiet: bool,
 }

@@ -1,4 +1,4 @@
-//! The same as an asynchronous stream, here on tokio; any other runtime will do.
+//! The same as an async stream, here on tokio; any other runtime works too.
 
 use clap::Parser;
 use exsa_core::Request;
@@ -10,10 +10,10 @@ use tokio_stream::StreamExt;
 struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Text to go on from
+    /// Prompt to continue
     #[arg(long, default_value = "One day, a little frog")]
     prompt: String,
-    /// Tokens to generate at most
+    /// Maximum tokens to generate
     #[arg(long, default_value_t = 128)]
     max_tokens: usize,
 }
@@ -21,7 +21,7 @@ struct Args {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> exsa_examples::Result {
     let args = Args::parse();
-    // Loading computes for a while: a server would do it on a thread for blocking work.
+    // Loading blocks for a while: a server would use a blocking thread.
     let engine = args.model.start()?;
     let request = Request::text(&args.prompt).max_tokens(args.max_tokens);
     let mut answer = engine.submit(request)?.into_text_stream();

@@ -1,4 +1,4 @@
-//! A chat with history. Ctrl-C stops an answer; at the prompt, or with an empty line, it ends the program.
+//! A chat with history. Ctrl-C stops an answer; at the prompt it ends the program, as does an empty line.
 
 use clap::Parser;
 use exsa_core::stream::CancelHandle;
@@ -14,7 +14,7 @@ struct Args {
     /// System message of the chat
     #[arg(long, default_value = "You tell stories to children.")]
     system: String,
-    /// Tokens of one answer at most
+    /// Maximum tokens per answer
     #[arg(long, default_value_t = 256)]
     max_tokens: usize,
 }
@@ -41,7 +41,7 @@ fn main() -> exsa_examples::Result {
         messages.push(Message::user(line.trim()));
         let mut stream = loop {
             match engine.submit(Request::chat(messages.clone()).max_tokens(args.max_tokens)) {
-                // The conversation has outgrown the context: forget the oldest question and answer.
+                // The conversation has outgrown the context: drop the oldest question and answer.
                 Err(SubmitError::PromptTooLong { .. }) if messages.len() > 2 => drop(messages.drain(1..3)),
                 other => break other?,
             }

@@ -1,5 +1,4 @@
-//! Thirty-two prompts at once, with one answer or several to each: the engine computes them together, token
-//! by token.
+//! Thirty-two prompts at once, with one or several answers each: the engine computes them in one batch.
 
 use clap::Parser;
 use exsa_core::{Request, SamplingParams};
@@ -14,10 +13,10 @@ const PLACES: [&str; 4] = ["in the forest", "by the sea", "in a castle", "on the
 struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Tokens of each answer at most
+    /// Maximum tokens per answer
     #[arg(long, default_value_t = 48)]
     max_tokens: usize,
-    /// Answers to each prompt, which is computed once
+    /// Answers per prompt; each prompt is computed once
     #[arg(long, default_value_t = 1)]
     answers: usize,
 }
@@ -31,7 +30,7 @@ fn main() -> exsa_examples::Result {
         .collect();
 
     let start = Instant::now();
-    // All are submitted before the first is read: each stream fills on its own.
+    // All are submitted before the first is read; each stream buffers its events.
     let streams: Vec<_> = prompts
         .iter()
         .zip(1..)
@@ -44,7 +43,7 @@ fn main() -> exsa_examples::Result {
     let mut tokens = 0;
     for (prompt, stream) in prompts.iter().zip(streams) {
         let answers = stream.complete_all()?;
-        // Usage is that of the whole request.
+        // Usage covers the whole request.
         tokens += answers.first().map_or(0, |answer| answer.usage.completion_tokens);
         for answer in answers {
             println!("{prompt}{}\n", answer.text.replace('\n', " "));

@@ -1,6 +1,6 @@
-//! A backend of one's own: a model that has read one sentence and remembers which byte follows which two.
+//! A custom backend: a trigram model over the bytes of one sentence.
 //!
-//! The engine batches, samples, streams and cancels for it as for any other.
+//! The engine batches, samples, streams and cancels for it as for any other backend.
 
 use exsa_core::backend::{Capabilities, Model, Output, Session, SessionOptions};
 use exsa_core::batch::{Batch, Logits};

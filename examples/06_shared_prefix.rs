@@ -1,5 +1,5 @@
-//! Many requests that begin alike: what they share is computed once, while they wait for it together, and
-//! kept for later ones.
+//! Many requests with a common prefix: it is computed once, while all of them wait for it, and cached for
+//! later requests.
 
 use clap::Parser;
 use exsa_core::{Engine, PrefixCacheOptions, Request, SamplingParams};
@@ -16,7 +16,7 @@ const ENDS: [&str; 8] = ["Lily", "Max", "The box", "The key", "Then", "But", "In
 struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Tokens of each answer at most
+    /// Maximum tokens per answer
     #[arg(long, default_value_t = 16)]
     max_tokens: usize,
 }
@@ -28,7 +28,7 @@ fn main() -> exsa_examples::Result {
         let options = args.model.engine_options().prefix_cache(prefix_cache);
         let engine = Engine::start(model.clone(), options)?;
         println!("prefix cache {}:", if prefix_cache.enabled { "on" } else { "off" });
-        // The second round finds the whole prompts of the first.
+        // The second round finds the complete prompts of the first in the cache.
         for round in 1..=2 {
             ask_all(&engine, round, args.max_tokens)?;
         }

@@ -1,5 +1,5 @@
-//! One user sends 24 requests, another one sends two after them, and somebody at a screen sends one: who
-//! waits how long, first come first served and with fair queues and classes.
+//! A heavy user sends 24 requests, a light user two after them, and an interactive user one. Compares their
+//! waiting times with first come, first served and with fair queues and priority classes.
 
 use clap::Parser;
 use exsa_core::queue::{FairQueue, Fcfs, QueueOrder};
@@ -11,7 +11,7 @@ use std::time::Duration;
 struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Tokens of each answer
+    /// Tokens per answer
     #[arg(long, default_value_t = 32)]
     max_tokens: usize,
 }
@@ -51,7 +51,7 @@ fn main() -> exsa_examples::Result {
     Ok(())
 }
 
-/// Mean time to the first token in milliseconds.
+/// Mean time to first token in milliseconds.
 fn first_token(streams: Vec<TokenStream>) -> exsa_examples::Result<f64> {
     let (n, mut sum) = (streams.len(), Duration::ZERO);
     for stream in streams {

@@ -1,4 +1,4 @@
-//! An answer as JSON of a schema, read into Rust's own types.
+//! An answer that follows a JSON schema, deserialized into a Rust type.
 
 use clap::Parser;
 use exsa_core::constraint::Constraint;
@@ -6,7 +6,7 @@ use exsa_core::{Message, Request};
 use exsa_examples::ModelArgs;
 use serde::Deserialize;
 
-/// The answer as a Rust type; its JSON schema is below. Fields come in this order.
+/// The answer as a Rust type; its JSON schema is below. Fields are generated in this order.
 #[derive(Debug, Deserialize)]
 struct Animal {
     name: String,
@@ -42,7 +42,7 @@ struct Args {
     /// The question
     #[arg(long, default_value = "Tell me about an animal.")]
     ask: String,
-    /// Seed of the random numbers
+    /// Seed of the sampler
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -54,7 +54,7 @@ fn main() -> exsa_examples::Result {
         .constraint(Constraint::json_schema(SCHEMA))
         .max_tokens(200)
         .seed(args.seed);
-    // A schema that is not supported in full is refused here.
+    // A schema that cannot be enforced is refused here.
     let answer = engine.submit(request)?.complete()?;
     println!("{}", answer.text);
     let animal: Animal = serde_json::from_str(&answer.text)?;

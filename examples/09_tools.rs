@@ -1,5 +1,5 @@
-//! Tools: Rust functions that the model calls, with arguments that match their types. The first answer must
-//! call; the loop runs the function and gives its result to the model.
+//! Tools: Rust functions that the model calls with typed arguments. The first answer must call the tool; the
+//! loop runs the function and returns its result to the model.
 
 use clap::Parser;
 use exsa_core::chat::{ChatOptions, ToolFallback};
@@ -21,7 +21,7 @@ struct Args {
     seed: u64,
 }
 
-/// Arguments of the tool. Comments become descriptions in the schema that the model sees.
+/// Arguments of the tool. Doc comments become descriptions in the schema that the model sees.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WeatherArgs {
@@ -49,7 +49,7 @@ fn main() -> exsa_examples::Result {
         if weather.city.is_empty() { Err("no city") } else { Ok(format!("sunny, {temperature}")) }
     });
     let request = Request::chat([Message::user(args.question)])
-        // The built-in model's template has no place for tools, and its context none for their text.
+        // The built-in model's template does not support tools, and its context is too small for their text.
         .chat_options(ChatOptions::default().tools(tools.definitions()).tool_fallback(ToolFallback::Omit))
         .tools(ToolOptions::default().choice(ToolChoice::Named("get_weather".into())))
         .max_tokens(96)

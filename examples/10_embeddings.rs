@@ -1,4 +1,4 @@
-//! Semantic search: texts become vectors, and texts of similar meaning have vectors of similar direction.
+//! Semantic search: texts become vectors, and texts with similar meanings have similar vectors.
 //!
 //! A first search compares short vectors, of which an index of millions fits in memory; the whole vectors
 //! then rank the best again. It needs an embedding model (`--model`) and, since the candle backend gives no
@@ -27,10 +27,10 @@ struct Args {
     /// The text to look for
     #[arg(long, default_value = "The little dog wanted to play with the ball.")]
     query: String,
-    /// Values of the short vectors (Matryoshka)
+    /// Dimensions of the truncated vectors (Matryoshka)
     #[arg(long, default_value_t = 64)]
     dimensions: usize,
-    /// Texts to rank again
+    /// Number of texts to rerank
     #[arg(long, default_value_t = 4)]
     top: usize,
 }
@@ -42,24 +42,24 @@ fn main() -> exsa_examples::Result {
     println!("{}\n\nwith {} values:", args.query, args.dimensions);
     let found = rank(&engine, &args.query, &TEXTS, Some(args.dimensions))?;
     let best: Vec<&str> = found.into_iter().take(args.top).collect();
-    println!("\nthe best {} ranked again, with all values:", args.top);
+    println!("\nthe best {} reranked with full vectors:", args.top);
     rank(&engine, &args.query, &best, None)?;
     Ok(())
 }
 
-/// The texts, the most similar to `query` first.
+/// Ranks the texts by similarity to `query`.
 fn rank<'a>(
     engine: &Engine,
     query: &str,
     texts: &[&'a str],
     dimensions: Option<usize>,
 ) -> exsa_examples::Result<Vec<&'a str>> {
-    // One request: the engine computes as many texts in a pass as fit.
+    // One request: the engine computes as many texts per pass as fit.
     let inputs = [query].into_iter().chain(texts.iter().copied());
     let request = EmbedRequest::texts(inputs).truncate(Truncate::End).dimensions(dimensions);
     let vectors = engine.embed(request)?.wait()?.into_vectors()?;
     let (query, rest) = vectors.split_first().ok_or_else(|| exsa_examples::Failure::new("no vector"))?;
-    // Vectors have length 1, so that their dot product is the cosine.
+    // Vectors have length 1, so their dot product is the cosine similarity.
     let cosine = |vector: &Vec<f32>| query.iter().zip(vector).map(|(a, b)| a * b).sum::<f32>();
     let mut ranked: Vec<_> = rest.iter().map(cosine).zip(texts.iter().copied()).collect();
     ranked.sort_by(|(a, _), (b, _)| b.total_cmp(a));

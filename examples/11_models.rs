@@ -12,10 +12,10 @@ use std::sync::Arc;
 struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// A second GGUF file; the built-in story model without it
+    /// A second GGUF file; by default the built-in story model
     #[arg(long, value_name = "FILE")]
     other: Option<std::path::PathBuf>,
-    /// Tokens of each answer
+    /// Tokens per answer
     #[arg(long, default_value_t = 24)]
     max_tokens: usize,
 }
@@ -29,7 +29,7 @@ fn main() -> Result {
         let backend = Arc::from(exsa_examples::backend(&args.model.backend)?);
         registry.add(ModelConfig::new(name, backend, source).engine(args.model.engine_options()))?;
     }
-    // Both loads run at the same time.
+    // Both models load concurrently.
     for load in [registry.load("first"), registry.load("second")] {
         load.wait()?;
     }
@@ -38,7 +38,7 @@ fn main() -> Result {
     let request = || Request::text("Once upon a time").max_tokens(args.max_tokens).seed(1);
     let running = registry.submit(request())?;
     registry.set_active("second")?;
-    // The answer that has begun stays with its model; the next request goes to the other.
+    // The running answer stays with its model; the next request goes to the other one.
     println!("first:  {}", running.complete()?.text.trim());
     println!("second: {}", registry.submit(request())?.complete()?.text.trim());
     list(&registry);

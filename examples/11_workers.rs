@@ -17,7 +17,7 @@ struct Args {
     /// Number of worker processes
     #[arg(long, default_value_t = 3)]
     workers: usize,
-    /// Tokens of each answer
+    /// Tokens per answer
     #[arg(long, default_value_t = 200)]
     max_tokens: usize,
 }
@@ -40,7 +40,7 @@ fn main() -> Result {
     let mut worker = WorkerOptions::new().backend(&args.model.backend).engine(args.model.engine_options());
     worker = match &args.model.model {
         Some(file) => worker.model(file),
-        // The file that the tokenizer is read from is inside the program.
+        // The tokenizer is read from the file inside the program.
         None => {
             let gguf = Gguf::read(&mut std::io::Cursor::new(TINY))?;
             worker.tokenizer(exsa_core::tokenizer::load(gguf.metadata())?)

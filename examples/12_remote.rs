@@ -1,8 +1,8 @@
-//! Another engine over HTTP, as if it were in the program: vLLM, SGLang, llama-server, or any server with
-//! OpenAI's API.
+//! A remote engine over HTTP behind the same interface as a local one: vLLM, SGLang, llama-server, or any
+//! server with OpenAI's API.
 //!
-//! Without a URL, the built-in model answers behind a small server in this program. The engine's key is taken
-//! from EXSA_REMOTE_KEY.
+//! Without a URL, a small server in this program serves the built-in model. The API key is read from
+//! EXSA_REMOTE_KEY.
 
 use clap::Parser;
 use exsa_backend_remote::{RemoteEngine, RemoteOptions};
@@ -21,7 +21,7 @@ struct Args {
     /// Base URL of the engine: http://10.0.0.7:8000
     #[arg(long)]
     url: Option<String>,
-    /// GGUF file of the same model, or of its vocabulary: token ids then go in and out
+    /// GGUF file of the same model, or of its vocabulary: token ids are then exchanged
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
 }
@@ -47,7 +47,7 @@ fn main() -> Result {
     Ok(())
 }
 
-/// Serves completions of `engine` on a free port, in the little of OpenAI's API that this takes.
+/// Serves completions of `engine` on a free port, with the small part of OpenAI's API that this needs.
 fn serve(engine: Engine) -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let url = format!("http://{}", listener.local_addr()?);

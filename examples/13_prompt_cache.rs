@@ -1,5 +1,5 @@
-//! A conversation that goes on after a restart: the KV of its prompt is read from a folder instead of
-//! computed.
+//! A conversation that continues after a restart: the KV of its prompt is read from a folder instead of
+//! recomputed.
 
 use clap::Parser;
 use exsa_cache::{CacheOptions, PromptCache};
@@ -16,10 +16,10 @@ const SENTENCE: &str =
 struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// The folder; one that is removed in the end without it
+    /// The folder; by default a temporary one
     #[arg(long)]
     folder: Option<PathBuf>,
-    /// Tokens of the prompt, about; the model's context less those of the answer at most
+    /// Approximate prompt tokens, at most the model's context minus the answer
     #[arg(long, default_value_t = 400)]
     tokens: usize,
     /// Restarts
@@ -49,18 +49,18 @@ fn main() -> exsa_examples::Result {
     Ok(())
 }
 
-/// Opens the folder, starts an engine, asks, and ends both.
+/// Opens the folder, starts an engine, sends a request, and shuts both down.
 fn ask(args: &Args, model: &Arc<dyn Model>, folder: &PathBuf) -> exsa_examples::Result<(Usage, String)> {
     let cache = Arc::new(PromptCache::open(CacheOptions::new(folder))?);
     let options = args.model.engine_options().prompt_cache(PromptCacheOptions::new(cache.clone()));
     let engine = Engine::start(model.clone(), options)?;
-    // A first request, so that the time below is that of a model at work.
+    // Warm-up request, which is not measured.
     engine.submit(Request::text("Hello").max_tokens(1))?.complete()?;
     let sentence = engine.prompt_tokens(&Request::text(SENTENCE))?.len();
     let prompt = SENTENCE.repeat(args.tokens.div_ceil(sentence));
     let request = Request::text(prompt).max_tokens(12).sampling(SamplingParams::greedy());
     let answer = engine.submit(request)?.complete()?;
-    // The rest is written now.
+    // Pending records are written here.
     engine.shut_down(Shutdown::Drain);
     drop((engine, cache));
     Ok((answer.usage, answer.text))

@@ -1,5 +1,4 @@
-//! One model, several voices: requests with different adapters (LoRA) and without any, side by side in each
-//! step.
+//! One model with several LoRA adapters: requests with different adapters and without any share each step.
 
 use clap::Parser;
 use exsa_core::backend::ModelSource;
@@ -11,12 +10,12 @@ use std::path::PathBuf;
 struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// An adapter of the model: a GGUF, or a folder that PEFT saved; the built-in model's own one without it
+    /// An adapter of the model: a GGUF file or a PEFT folder; by default the built-in model's own
     #[arg(long, value_name = "NAME=PATH", value_parser = adapter)]
     adapter: Vec<(String, PathBuf)>,
     #[arg(long, default_value = "Once upon a time")]
     prompt: String,
-    /// Tokens of each answer at most
+    /// Maximum tokens per answer
     #[arg(long, default_value_t = 48)]
     max_tokens: usize,
 }
@@ -60,7 +59,7 @@ fn main() -> exsa_examples::Result {
         .into_iter()
         .map(|(label, request)| Ok((label, engine.submit(request)?)))
         .collect::<exsa_examples::Result<_>>()?;
-    // Their names are gone at once; the requests go on with them.
+    // The names are free immediately; running requests keep the adapters.
     for adapter in &loaded {
         engine.unload_adapter(&adapter.name)?;
     }

@@ -1,5 +1,5 @@
-//! A sampling transform of your own: no word of the story is longer than `--letters`. Its state is the length
-//! of the unfinished word after each token, so that tokens can be taken back.
+//! A custom sampling transform: no word of the story is longer than `--letters`. Its state is the length of
+//! the unfinished word after each token, so that tokens can be rolled back.
 
 use clap::Parser;
 use exsa_core::Request;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Letters of a word at most
+    /// Maximum letters per word
     #[arg(long, default_value_t = 4)]
     letters: usize,
 }
@@ -23,9 +23,9 @@ struct ShortWords(usize);
 
 #[derive(Debug)]
 struct WordLength {
-    /// The bytes of each token.
+    /// Bytes of each token.
     pieces: Vec<Vec<u8>>,
-    /// For each length of the unfinished word, the tokens that keep every word short enough, one bit each.
+    /// For each length of the unfinished word, a bit mask of the tokens that keep every word short enough.
     masks: Vec<Vec<u64>>,
     /// Length of the unfinished word before the answer, then after each token.
     lengths: Vec<usize>,

@@ -1,4 +1,4 @@
-//! The token ids of a text, on one line, for any GGUF: one that holds only a vocabulary will do.
+//! Prints the token ids of a text on one line, for any GGUF, including vocabulary-only files.
 
 use clap::Parser;
 use exsa_core::gguf::Gguf;
@@ -16,7 +16,7 @@ struct Args {
     /// A file of UTF-8 text
     #[arg(long, value_name = "FILE")]
     file: PathBuf,
-    /// Begin with BOS where the model wants it, and take control tokens written in the text as such
+    /// Add BOS if the model requires it, and recognise control tokens in the text
     #[arg(long)]
     special: bool,
 }

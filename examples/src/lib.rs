@@ -1,4 +1,4 @@
-//! Shared by the examples: options of model and backend, and a progress bar while it loads.
+//! Shared by the examples: model and backend options, and a progress bar for loading.
 
 use clap::Args;
 use exsa_core::backend::{
@@ -14,14 +14,14 @@ use std::time::Duration;
 /// Exsa's own story and chat model, so that the examples run without a download.
 pub const TINY: &[u8] = exsa_tiny::GGUF;
 
-/// Result of an example's `main`: an error is shown in words, with its cause.
+/// Result of an example's `main`: an error is printed with its cause.
 pub type Result<T = ()> = std::result::Result<T, Failure>;
 
-/// Any error, which `main` prints as a text for people: `Debug` is how Rust shows what `main` returns.
+/// Any error. Rust prints the error of `main` with `Debug`, which here is readable text.
 pub struct Failure(String);
 
 impl Failure {
-    /// A failure that says `text`.
+    /// Creates a failure with this text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
@@ -33,7 +33,7 @@ impl<E: std::error::Error> From<E> for Failure {
         let mut cause = error.source();
         while let Some(error) = cause {
             let said = error.to_string();
-            // Many errors tell their cause in their own text.
+            // Many errors include their cause in their own text.
             if !text.contains(&said) {
                 text = format!("{text}: {said}");
             }
@@ -49,16 +49,16 @@ impl std::fmt::Debug for Failure {
     }
 }
 
-/// The model to run, as flags.
+/// Command-line flags that select the model.
 #[derive(Args, Debug)]
 pub struct ModelArgs {
-    /// Backend: candle, or llamacpp in a build with that feature
+    /// Backend: candle, or llamacpp if built with that feature
     #[arg(long, default_value = "candle")]
     pub backend: String,
-    /// A GGUF file; the built-in story model without it
+    /// A GGUF file; by default the built-in story model
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
-    /// Threads that compute; as many as there are physical cores without it
+    /// Compute threads; by default the number of physical cores
     #[arg(long)]
     pub threads: Option<NonZeroUsize>,
 }
@@ -69,7 +69,7 @@ impl ModelArgs {
         Ok(Engine::start(self.load()?, self.engine_options())?)
     }
 
-    /// The options of an engine with these threads.
+    /// Engine options with these threads.
     pub fn engine_options(&self) -> EngineOptions {
         let session = SessionOptions::new().threads(ThreadOptions::new(self.threads));
         EngineOptions::default().session(session)
@@ -85,7 +85,7 @@ impl ModelArgs {
         bar.set_style(ProgressStyle::with_template("loading {bar:30} {bytes}/{total_bytes}")?);
         let start = std::time::Instant::now();
         let mut show = |done, total| {
-            // A small model is there before a bar would be seen.
+            // A small model loads before a progress bar would be visible.
             if start.elapsed() > Duration::from_millis(300) {
                 bar.set_length(total);
                 bar.set_position(done);
@@ -99,7 +99,7 @@ impl ModelArgs {
     }
 }
 
-/// The backend of this name.
+/// Returns a backend by name.
 pub fn backend(name: &str) -> Result<Box<dyn InferenceBackend>> {
     match name {
         "candle" => Ok(Box::new(exsa_backend_candle::CandleBackend::new())),

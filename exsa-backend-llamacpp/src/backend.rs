@@ -33,57 +33,57 @@ pub struct LlamaCppBackend {
 }
 
 impl LlamaCppBackend {
-    /// The backend with default options.
+    /// Creates the backend with default options.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Number of layers on GPUs, counted from the last one; all by default. Without GPUs, or with
-    /// [`LoadOptions::device`] `cpu`, no layer is.
+    /// Sets the number of layers on GPUs, counted from the last one; all by default. Without GPUs, or with
+    /// [`LoadOptions::device`] `cpu`, all layers are on the CPU.
     #[must_use]
     pub fn gpu_layers(mut self, layers: u32) -> Self {
         self.model.gpu_layers = Some(layers);
         self
     }
 
-    /// How the model is divided among several GPUs.
+    /// Sets how the model is divided among several GPUs.
     #[must_use]
     pub fn split_mode(mut self, mode: SplitMode) -> Self {
         self.model.split_mode = mode;
         self
     }
 
-    /// Index of the only GPU to use, with [`SplitMode::None`].
+    /// Sets the index of the only GPU to use, with [`SplitMode::None`].
     #[must_use]
     pub fn main_gpu(mut self, index: u32) -> Self {
         self.model.main_gpu = index;
         self
     }
 
-    /// Shares of the GPUs, in any unit; by default, by their free memory.
+    /// Sets the shares of the GPUs, in any unit; by default, they follow free memory.
     #[must_use]
     pub fn tensor_split(mut self, shares: impl Into<Vec<f32>>) -> Self {
         self.model.tensor_split = shares.into();
         self
     }
 
-    /// Whether files are mapped into memory (the default) or read. A mapped file must not change as long as
-    /// its model is loaded.
+    /// Sets whether files are mapped into memory (the default) or read. A mapped file must not change as long
+    /// as its model is loaded.
     #[must_use]
     pub fn mmap(mut self, on: bool) -> Self {
         self.model.mmap = on;
         self
     }
 
-    /// Whether weights are locked into memory, so that they are never swapped out; not by default.
+    /// Sets whether weights are locked into memory, so that they are never swapped out; off by default.
     #[must_use]
     pub fn mlock(mut self, on: bool) -> Self {
         self.model.mlock = on;
         self
     }
 
-    /// Whether the values of all weights are validated while they are loaded, which takes time; not by
+    /// Sets whether the values of all weights are validated while they are loaded, which takes time; off by
     /// default.
     #[must_use]
     pub fn check_tensors(mut self, on: bool) -> Self {
@@ -91,59 +91,59 @@ impl LlamaCppBackend {
         self
     }
 
-    /// Whether weights are rearranged for the processor if llama.cpp has a faster layout for their type (the
-    /// default). They are then copied into memory even from a mapped file.
+    /// Sets whether weights are repacked if llama.cpp has a faster layout for their type and the processor
+    /// (the default). They are then copied into memory even from a mapped file.
     #[must_use]
     pub fn repack(mut self, on: bool) -> Self {
         self.model.repack = on;
         self
     }
 
-    /// Layout of the KV of sessions.
+    /// Sets the KV layout of sessions.
     #[must_use]
     pub fn kv_layout(mut self, layout: KvLayout) -> Self {
         self.context.kv_layout = layout;
         self
     }
 
-    /// Whether KV is on the GPU of its layer (the default) or in host memory.
+    /// Sets whether KV is on the GPU of its layer (the default) or in host memory.
     #[must_use]
     pub fn kv_on_device(mut self, on: bool) -> Self {
         self.context.kv_on_device = on;
         self
     }
 
-    /// Whether layers with a sliding window hold KV of the whole context (the default) or of their window
-    /// only. The latter takes less memory, but such sequences can be neither truncated nor forked.
+    /// Sets whether layers with a sliding window hold KV of the whole context (the default) or only of their
+    /// window. The latter takes less memory, but such sequences can be neither truncated nor forked.
     #[must_use]
     pub fn swa_full(mut self, on: bool) -> Self {
         self.context.swa_full = on;
         self
     }
 
-    /// Use of flash attention.
+    /// Sets the use of flash attention.
     #[must_use]
     pub fn flash_attention(mut self, mode: FlashAttention) -> Self {
         self.context.flash_attention = mode;
         self
     }
 
-    /// Parameters of RoPE in place of those of the file.
+    /// Overrides parameters of RoPE in the file.
     #[must_use]
     pub fn rope(mut self, options: RopeOptions) -> Self {
         self.context.rope = options;
         self
     }
 
-    /// Adds a LoRA adapter (Hu et al., arXiv:2106.09685) to the models to load: a GGUF as llama.cpp's
-    /// converter writes it. A weight `W` for which it has matrices `A` and `B` of rank `r` becomes
+    /// Adds a LoRA adapter (Hu et al., arXiv:2106.09685) to the models to load: a GGUF as written by
+    /// llama.cpp's converter. A weight `W` with adapter matrices `A` and `B` of rank `r` becomes
     /// `W + scale * alpha / r * B * A`, with the `alpha` of the file, or `W + scale * B * A` if the file has
     /// none. Several adapters add up; a scale of 0 disables one.
     ///
-    /// An adapter takes its own memory in addition to the model's, and two small products for each weight and
-    /// pass.
+    /// An adapter takes its own memory in addition to the model's, and two small matrix products per weight
+    /// and pass.
     ///
-    /// Requests add adapters of their own to these ([`Model::load_adapter`]).
+    /// Adapters of requests are added to these ([`Model::load_adapter`]).
     ///
     /// Loading fails with [`LoadError::Io`] if the file is missing, with [`LoadError::Adapter`] if it is
     /// damaged, is not an adapter, or is for another architecture or for weights that the model does not
@@ -155,16 +155,17 @@ impl LlamaCppBackend {
         self
     }
 
-    /// Threads for passes with more than one token of a sequence. The default is [`SessionOptions::threads`],
-    /// which passes of decodes always use. On a shared [`SessionOptions::team`], at most the team's.
+    /// Sets the threads for passes with more than one token of a sequence. The default is
+    /// [`SessionOptions::threads`], which decode passes always use. With a shared [`SessionOptions::team`],
+    /// at most the team's.
     #[must_use]
     pub fn prefill_threads(mut self, threads: NonZeroUsize) -> Self {
         self.context.prefill_threads = Some(threads);
         self
     }
 
-    /// Maximum number of tokens computed at a time (llama.cpp's `n_ubatch`): a larger batch is cut into
-    /// several passes. 512 by default. It decides the size of the compute buffers.
+    /// Sets the maximum number of tokens computed at a time (llama.cpp's `n_ubatch`): a larger batch is split
+    /// into several passes. 512 by default. It determines the size of the compute buffers.
     #[must_use]
     pub fn ubatch_tokens_max(mut self, tokens: usize) -> Self {
         self.context.ubatch_tokens_max = Some(tokens);

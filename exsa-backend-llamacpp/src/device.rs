@@ -11,13 +11,13 @@ pub(crate) fn list() -> Vec<DeviceInfo> {
     infos
 }
 
-/// Devices to load to for a `LoadOptions::device`: `None` for all, an empty list for the CPU alone.
+/// Resolves a `LoadOptions::device`: `None` for all devices, an empty list for only the CPU.
 pub(crate) fn choose(name: Option<&str>) -> Result<Option<Vec<Device>>, LoadError> {
     let Some(name) = name else { return Ok(None) };
     let device = usable().into_iter().find(|device| exsa_name(&device.name) == name);
     let device = device.ok_or_else(|| {
         let names: Vec<String> = list().into_iter().map(|device| device.name).collect();
-        let problem = format!("there is no device '{name}', but {}", names.join(", "));
+        let problem = format!("unknown device '{name}'; available: {}", names.join(", "));
         LoadError::Option { option: "device", problem }
     })?;
     Ok(Some(if device.kind == Kind::Cpu { Vec::new() } else { vec![device] }))

@@ -1,4 +1,4 @@
-//! Memory of a model and a session, computed before anything is loaded.
+//! Memory of a model and a session, estimated before anything is loaded.
 //!
 //! llama.cpp itself plans it. A dry run reads the header and lays out weights, KV and compute graph as for a
 //! real session, but allocates only the output rows and recurrent states, which it frees again.
@@ -27,9 +27,9 @@ pub(crate) struct Wanted<'a> {
 
 /// Estimates the memory of the model `checked` and of one session.
 ///
-/// Weights of a mapped file that are rearranged for the processor count as the copies that are used: the
-/// pages of the file that they were copied from are a cache of the system. Output rows are one per sequence,
-/// or in sessions for embeddings one per token of a batch.
+/// For weights of a mapped file that are repacked, only the copies count, since the pages of the file are a
+/// cache of the system. There is one output row per sequence, or in embedding sessions one per token of a
+/// batch.
 pub(crate) fn estimate(checked: &Checked<'_>, wanted: &Wanted<'_>) -> Result<MemoryEstimate, LoadError> {
     let pooling = PoolingFacts::of(&checked.gguf)?.choose(wanted.session.pooling)?;
     let model = load::dry_run(checked, wanted.model, wanted.load)?;
@@ -46,8 +46,8 @@ pub(crate) fn estimate(checked: &Checked<'_>, wanted: &Wanted<'_>) -> Result<Mem
     let mut estimate = MemoryEstimate::new(used.weights, used.kv, used.compute + output);
     let session = wanted.session;
     if !wanted.adapters.is_empty() || session.span_adapters_max > 0 {
-        // llama.cpp sizes the compute buffers with adapters in the first pass only. Their products add to the
-        // peak of the layers, which a context with as few rows of output as possible shows.
+        // llama.cpp sizes the compute buffers with adapters only in the first pass. Their products add to the
+        // peak of the layers, which is measured with a context that has minimal output rows.
         let layers =
             Context::measure(&model, &ContextSettings { outputs: plan.sequences, ..settings })?.compute;
         let tokens = plan.ubatch_tokens.min(plan.cells) as u64;
@@ -55,7 +55,7 @@ pub(crate) fn estimate(checked: &Checked<'_>, wanted: &Wanted<'_>) -> Result<Mem
         let matrices = Matrices::of(checked);
         let mut peak = used.compute;
         if session.span_adapters_max > 0 {
-            // Of adapters of requests, those of layers count; rows of output are few.
+            // Adapters of requests only count in the layers; output rows are few.
             let values = (session.adapter_rank_max as u64).saturating_add(matrices.layer_rows_max() as u64);
             peak = peak.max(layers.saturating_add(products(values)));
         }

@@ -1,5 +1,5 @@
-//! Checks of a GGUF header for what llama.cpp assumes unchecked, or checks with assertions that end the
-//! process.
+//! Checks a GGUF header for properties that llama.cpp does not check, or checks with assertions that abort
+//! the process.
 
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{GgmlType, Gguf, Metadata, TensorInfo, Value};
@@ -7,7 +7,7 @@ use exsa_core::gguf::{GgmlType, Gguf, Metadata, TensorInfo, Value};
 /// Families whose models need RoPE.
 const ROTATED: [&str; 6] = ["llama", "mistral", "qwen", "gemma", "phi", "deepseek"];
 
-/// Architectures with separate matrices for queries, keys and values that hold nothing else.
+/// Architectures with separate matrices for queries, keys and values and nothing else in them.
 const PLAIN_HEADS: [&str; 8] =
     ["llama", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "gemma", "gemma2", "gemma3"];
 
@@ -24,7 +24,7 @@ const SIZE_MAX: u64 = 1 << 30;
 ///
 /// # Errors
 ///
-/// Fails for a well-formed GGUF that llama.cpp must not open.
+/// A well-formed GGUF that llama.cpp must not open.
 pub(crate) fn check(gguf: &Gguf) -> Result<(), LoadError> {
     let metadata = gguf.metadata();
     let architecture: String = metadata.require("general.architecture")?;
@@ -53,7 +53,8 @@ pub(crate) fn check(gguf: &Gguf) -> Result<(), LoadError> {
     names(metadata, &architecture)
 }
 
-/// Lists beside the vocabulary have one entry per token, of the type that llama.cpp reads without a check.
+/// Checks that lists beside the vocabulary have one entry per token, of the type that llama.cpp reads
+/// unchecked.
 fn vocabulary(metadata: &Metadata) -> Result<(), LoadError> {
     let Some(tokens) = metadata.get::<&[String]>("tokenizer.ggml.tokens")? else { return Ok(()) };
     let check = |key: &str, len: Option<usize>| match len {
@@ -81,8 +82,8 @@ fn vocabulary(metadata: &Metadata) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Types of tensors are supported. llama.cpp compares shapes only, without trailing 1s; an operation on an
-/// unsupported type ends the process.
+/// Checks that tensor types are supported. llama.cpp only compares shapes, without trailing 1s; an operation
+/// on an unsupported type aborts the process.
 fn tensors(gguf: &Gguf) -> Result<(), LoadError> {
     use GgmlType::{F32, F64, I8, I16, I32, I64, Q8_1, Q8K};
     for TensorInfo { name, shape, dtype, .. } in gguf.tensors() {
@@ -103,8 +104,8 @@ fn tensors(gguf: &Gguf) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// The sliding-window pattern is a period, or a list of at least `layers` entries. llama.cpp accepts a list
-/// of any length.
+/// Checks that the sliding-window pattern is a period, or a list of at least `layers` entries. llama.cpp
+/// accepts a list of any length.
 fn windows(keys: &Keys<'_>, layers: u64) -> Result<(), LoadError> {
     let key = "attention.sliding_window_pattern";
     match keys.metadata.get_value(&keys.name(key)) {
@@ -118,7 +119,7 @@ fn windows(keys: &Keys<'_>, layers: u64) -> Result<(), LoadError> {
     }
 }
 
-/// Heads divide the width, and RoPE rotates pairs within a head.
+/// Checks that heads divide the width, and that RoPE rotates pairs within a head.
 fn heads(keys: &Keys<'_>, layers: u64) -> Result<(), LoadError> {
     keys.numbers("attention.head_count", 0..=SIZE_MAX, layers)?;
     keys.numbers("attention.head_count_kv", 0..=SIZE_MAX, layers)?;
@@ -141,8 +142,8 @@ fn heads(keys: &Keys<'_>, layers: u64) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Matrices of queries, keys and values have as many rows as their heads have values. llama.cpp derives some
-/// of these shapes from the width alone and divides them among the heads later.
+/// Checks that matrices of queries, keys and values have as many rows as their heads have values. llama.cpp
+/// derives some of these shapes from the width and divides them among the heads later.
 fn head_rows(gguf: &Gguf, keys: &Keys<'_>, layers: u64) -> Result<(), LoadError> {
     if !PLAIN_HEADS.contains(&keys.prefix) {
         return Ok(());
@@ -176,7 +177,7 @@ fn head_rows(gguf: &Gguf, keys: &Keys<'_>, layers: u64) -> Result<(), LoadError>
     Ok(())
 }
 
-/// Counts of experts fit each other.
+/// Checks that the numbers of experts are consistent.
 fn experts(keys: &Keys<'_>, layers: u64) -> Result<(), LoadError> {
     let experts = keys.number("expert_count", 0..=EXPERTS_MAX)?.unwrap_or(0);
     let least = u64::from(experts > 0);
@@ -200,7 +201,7 @@ fn experts(keys: &Keys<'_>, layers: u64) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Tokens that llama.cpp looks up by name exist.
+/// Checks that tokens which llama.cpp looks up by name exist.
 fn names(metadata: &Metadata, architecture: &str) -> Result<(), LoadError> {
     if architecture != "phi3" {
         return Ok(());
@@ -240,7 +241,7 @@ impl Keys<'_> {
         matches!(self.metadata.get_value(&self.name(key)), Some(Value::Array(_)))
     }
 
-    /// The number of `key`, if it is there.
+    /// Returns the number of `key`, if present.
     fn number(&self, key: &str, range: std::ops::RangeInclusive<u64>) -> Result<Option<u64>, LoadError> {
         let value = self.metadata.get::<u64>(&self.name(key))?;
         match value {
@@ -251,7 +252,7 @@ impl Keys<'_> {
         }
     }
 
-    /// The largest of the numbers of `key`: one for all layers, or one for each.
+    /// Returns the largest of the numbers of `key`: one for all layers, or one per layer.
     fn numbers(
         &self,
         key: &str,
@@ -292,7 +293,7 @@ impl Keys<'_> {
         }
     }
 
-    /// Refuses values of `key` that are no epsilon of a norm.
+    /// Refuses values of `key` that are not valid as the epsilon of a norm.
     fn epsilon(&self, key: &str) -> Result<(), LoadError> {
         match self.metadata.get::<f32>(&self.name(key))? {
             Some(value) if !(0.0..=1.0).contains(&value) => Err(self.refuse(key, value, "0 to 1")),

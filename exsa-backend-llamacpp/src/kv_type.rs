@@ -4,7 +4,7 @@ use crate::options::FlashAttention;
 use exsa_core::backend::{KvType, SessionOptions};
 use exsa_core::error::LoadError;
 
-/// Element types of a session's KV cache, each of them one that llama.cpp has.
+/// Element types of a session's KV cache, as supported by llama.cpp.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KvTypes {
     pub keys: KvType,
@@ -12,9 +12,9 @@ pub(crate) struct KvTypes {
 }
 
 impl KvTypes {
-    /// The types of a session with `options`, of a model whose heads have `head_widths` keys and values.
-    /// Quantized values need flash attention, and heads of whole blocks, without which llama.cpp may end the
-    /// process.
+    /// Returns the types of a session with `options`, for a model whose heads have `head_widths` keys and
+    /// values. Quantized values need flash attention, and heads of whole blocks, without which llama.cpp may
+    /// abort the process.
     pub fn of(
         options: &SessionOptions,
         flash_attention: FlashAttention,

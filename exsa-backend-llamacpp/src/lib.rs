@@ -151,6 +151,7 @@
 //! Greedy texts of the f32 models are identical for 64 tokens. Perplexity of exsa-tiny on held-out text with
 //! default options: f32 21.0437 (candle) and 21.0438, q8_0 21.053 and 21.060, q4_k_m 21.262 and 21.265.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(clippy::undocumented_unsafe_blocks, clippy::missing_safety_doc, missing_debug_implementations)]
 
 mod adapter;

@@ -1,4 +1,4 @@
-//! Loads models with llama.cpp: all of them, or their sizes alone.
+//! Loads models with llama.cpp, or only their sizes.
 
 use crate::device;
 use crate::ffi::{self, Model, ModelSettings, Weights};
@@ -19,7 +19,7 @@ pub(crate) fn load(
 }
 
 /// Sizes the model `checked` without allocating or reading its weights: only contexts for measuring can be
-/// created of it.
+/// created from it.
 pub(crate) fn dry_run(
     checked: &Checked<'_>,
     model_options: &ModelOptions,
@@ -51,7 +51,7 @@ fn open(
     Ok(model)
 }
 
-/// Turns llama.cpp's log of a failure into one of core's errors, if it is a known one.
+/// Converts llama.cpp's log of a failure to one of core's errors, if it is a known one.
 fn explain(error: LoadError, checked: &Checked<'_>) -> LoadError {
     match error {
         LoadError::Backend(text) if text.contains("unknown model architecture") => LoadError::Unsupported {

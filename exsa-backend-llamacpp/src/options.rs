@@ -1,17 +1,17 @@
-//! Options of the llama.cpp backend alone.
+//! Options that only the llama.cpp backend has.
 
 /// How the KV cells of a session are laid out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KvLayout {
-    /// [`Streams`](Self::Streams) on the CPU, and for models with a sliding window, whose sequences can be
-    /// truncated and forked in that layout only; provided that `sequences_max` times `context_tokens_max`
-    /// fits the session's limits for KV. Otherwise [`Unified`](Self::Unified).
+    /// [`Streams`](Self::Streams) on the CPU, and for models with a sliding window, whose sequences can only
+    /// be truncated and forked in that layout, provided that `sequences_max` times `context_tokens_max` fits
+    /// the session's limits for KV. Otherwise [`Unified`](Self::Unified).
     #[default]
     Auto,
     /// One pool of cells for all sequences. `fork` shares cells without a copy, and long sequences may use
-    /// the cells that short ones leave; but attention of each token runs, masked, over the cells of all
-    /// sequences. Sessions for embeddings always have this layout.
+    /// the cells that short ones leave free; but attention of each token runs, masked, over the cells of all
+    /// sequences. Embedding sessions always have this layout.
     Unified,
     /// One stream of cells per sequence, as long as its context. Attention runs over the sequence's own
     /// cells; but memory is allocated for all sequences at full length, and `fork` copies. llama.cpp computes
@@ -26,7 +26,7 @@ pub enum KvLayout {
 pub enum SplitMode {
     /// All on [`main_gpu`](crate::LlamaCppBackend::main_gpu).
     None,
-    /// Layers and their KV go to one GPU or the other.
+    /// Layers, with their KV, are distributed over the GPUs.
     #[default]
     Layer,
     /// Each matrix is divided by rows.
@@ -60,7 +60,7 @@ pub enum RopeScaling {
     Yarn,
 }
 
-/// Parameters of RoPE in place of those of the file. `None`, the default, keeps the file's.
+/// Overrides for the file's RoPE parameters. `None`, the default, keeps the file's.
 ///
 /// ```
 /// use exsa_backend_llamacpp::{RopeOptions, RopeScaling};
@@ -90,7 +90,7 @@ pub struct RopeOptions {
 }
 
 impl RopeOptions {
-    /// All parameters of the file.
+    /// Keeps all parameters of the file.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

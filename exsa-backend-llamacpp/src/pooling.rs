@@ -1,4 +1,4 @@
-//! Pooling: how a session makes one embedding of the hidden states of a text.
+//! Pooling: the computation of one embedding from the hidden states of a text.
 
 use exsa_core::backend::Pooling;
 use exsa_core::error::LoadError;
@@ -14,7 +14,7 @@ pub(crate) struct PoolingFacts {
 }
 
 impl PoolingFacts {
-    /// Reads them from a GGUF, whose `pooling_type` is a number of llama.cpp's.
+    /// Reads them from a GGUF, whose `pooling_type` is llama.cpp's number.
     pub fn of(gguf: &Gguf) -> Result<Self, LoadError> {
         let metadata = gguf.metadata();
         let architecture: String = metadata.require("general.architecture")?;
@@ -36,7 +36,7 @@ impl PoolingFacts {
         Ok(Self { of_file, has_head })
     }
 
-    /// The pooling of a session whose options ask for `asked`.
+    /// Returns the pooling of a session whose options request `asked`.
     pub fn choose(self, asked: Option<Pooling>) -> Result<Option<Pooling>, LoadError> {
         let pooling = asked.or(self.of_file);
         if pooling == Some(Pooling::Rank) && !self.has_head {

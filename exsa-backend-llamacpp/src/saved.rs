@@ -1,12 +1,12 @@
-//! llama.cpp's state of one sequence, as saved KV holds it: of a session with a single stream, so that a
-//! session of any layout can restore it.
+//! Conversion of llama.cpp's state of one sequence for saved KV: it is stored as the state of a session with
+//! a single stream, so that a session of any layout can restore it.
 
 /// Bytes of llama.cpp's state before the number of streams.
 const STREAMS_AT: usize = 8;
 
 /// Converts the state of a sequence in stream `seq` of `streams` to that of a session with a single stream.
-/// The state is of a single attention cache and lists the cells of every stream; `None` if its layout is
-/// another.
+/// The state must be of a single attention cache and list the cells of every stream; `None` for other
+/// layouts.
 pub(crate) fn to_one_stream(state: &[u8], seq: usize, streams: usize) -> Option<Vec<u8>> {
     let (start, _) = streams_of(state, streams)?;
     // All sequences share the only stream.

@@ -37,7 +37,7 @@ pub(crate) struct LlamaCppSession {
     unified: bool,
     /// Whether the streams of the last batch had gaps.
     had_gaps: bool,
-    /// Maximum number of tokens to move to close a gap.
+    /// Maximum number of tokens moved to close a gap.
     move_tokens_max: usize,
     /// Number of streams that a saved state lists. It is reduced to one stream, so that a session of any
     /// layout can restore it. `None` for states of unknown layout.
@@ -68,8 +68,8 @@ impl LlamaCppSession {
         let ModelKind { windowed, recurrent, .. } = kind;
         let plan = SessionPlan::new(info, kind, context_options, options)?;
         // A recurrent state cannot be truncated. In layers with a sliding window, llama.cpp reuses cells
-        // before the window wherever it looks for free cells, and a truncated sequence would need them.
-        // Streams of full length are the exception: there it never looks before the window.
+        // before the window when it looks for free cells, but a truncated sequence would need them. Streams
+        // of full length are an exception: there it never looks before the window.
         let cuttable = !recurrent && (!windowed || (context_options.swa_full && !plan.unified));
         let settings = plan.context_settings(context_options, options);
         let embedding_width = pooling.map_or(0, |pooling| model.embedding_width(pooling));
@@ -87,7 +87,7 @@ impl LlamaCppSession {
         }
         let kv_tokens = plan.kv_tokens.min(cells);
         let cuttable = cuttable && context.has_memory();
-        // A batch with non-causal attention cannot be cut.
+        // A batch with non-causal attention cannot be split.
         let batch_tokens =
             if context.is_causal() { batch_tokens } else { settings.ubatch_tokens.min(batch_tokens) };
         let capabilities = Capabilities::new(plan.sequences, plan.context_tokens.min(cells_of_one))
@@ -95,13 +95,13 @@ impl LlamaCppSession {
             .batch_tokens(batch_tokens)
             .fork(cuttable)
             .truncate(cuttable)
-            // A saved sliding window holds the window alone, and a sequence restored from it cannot be
+            // A saved sliding window only holds the window, and a sequence restored from it cannot be
             // truncated.
             .save(context.has_memory() && !(windowed && cuttable))
             .embed(pooling)
-            // llama.cpp's adapters belong to a context, and so to all of a pass.
+            // llama.cpp's adapters apply to a context, and therefore to the whole pass.
             .adapters(options.span_adapters_max, 1)
-            // Sums are in another order when a batch has another shape.
+            // The order of sums depends on the shape of the batch.
             .batch_invariant(false);
         let kv_bytes_per_token = plan.kv_types.bytes(info.kv_bytes_per_token, 1);
         let count = u32::try_from(kv_tokens).unwrap_or(u32::MAX);
@@ -184,7 +184,7 @@ impl LlamaCppSession {
         }
     }
 
-    /// Memory of the session and its model as of now.
+    /// Current memory of the session and its model.
     #[cfg(test)]
     pub fn memory_use(&self) -> ffi::MemoryUse {
         self.context.memory_use()

@@ -25,7 +25,7 @@ const CELLS_MULTIPLE: usize = 256;
 /// Default number of tokens computed at a time.
 const UBATCH_TOKENS: usize = 512;
 
-/// Properties of a model, and of the use of it, that decide the sizes of a session.
+/// Properties of a model and its use that determine the sizes of a session.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ModelKind {
     /// Some layers have a sliding window.
@@ -91,7 +91,8 @@ impl SessionPlan {
         };
         let kv = KvSizing { info, kind, context, options, kv_types, sequences, context_tokens };
         let (unified, kv_tokens, cells) = kv.layout()?;
-        // In one pool an idle sequence costs nothing; a stream or a recurrent state has its full size always.
+        // With one pool an idle sequence costs nothing; a stream or a recurrent state always has its full
+        // size.
         let idle = if unified && !kind.recurrent { options.sequences_idle_max } else { 0 };
         let sequences = sequences.saturating_add(idle).min(SEQUENCES_MAX);
         let threads = options.team.as_ref().map_or(options.threads, ThreadTeam::threads);
@@ -130,8 +131,8 @@ impl SessionPlan {
             unified: self.unified,
             batch_tokens: self.batch_tokens,
             ubatch_tokens: self.ubatch_tokens,
-            // llama.cpp plans the largest pass with a whole number of tokens for each sequence, which may be
-            // more than a batch.
+            // llama.cpp plans the largest pass with a whole number of tokens per sequence, which may exceed a
+            // batch.
             outputs: self.batch_tokens.saturating_add(self.sequences),
             decode_threads: self.decode_threads,
             prefill_threads: self.prefill_threads,
@@ -167,8 +168,8 @@ impl KvSizing<'_> {
         let enough = asked.is_none_or(|tokens| tokens >= full);
         let fits = stream_cells <= KV_TOKENS_MAX && self.bytes(stream_cells) <= self.options.kv_bytes_max;
         match self.context.kv_layout {
-            // With streams llama.cpp cuts texts of unequal length into several passes; an embedding needs one
-            // pass.
+            // With streams, llama.cpp splits texts of unequal length into several passes; an embedding needs
+            // one pass.
             _ if self.kind.pooling.is_some() => self.unified(asked, full),
             KvLayout::Streams if !fits => Err(self.memory(stream_cells)),
             KvLayout::Streams => Ok((false, asked.unwrap_or(full).min(full), stream_cells)),
@@ -182,7 +183,7 @@ impl KvSizing<'_> {
         let affordable = usize::try_from(self.options.kv_bytes_max / token_bytes).unwrap_or(usize::MAX);
         let affordable = affordable / CELLS_MULTIPLE * CELLS_MULTIPLE;
         let tokens = asked.unwrap_or_else(|| {
-            // A context length in the options has to fit; the model's own length need not.
+            // A context length in the options must fit; the model's own length need not.
             let least = if self.options.context_tokens_max.is_some() { self.context_tokens } else { 1 };
             full.min(affordable).max(least)
         });
@@ -194,7 +195,7 @@ impl KvSizing<'_> {
         }
     }
 
-    /// Whether a session with enough memory for streams uses them by default.
+    /// Returns whether a session with enough memory for streams uses them by default.
     fn prefers_streams(&self) -> bool {
         // With a sliding window, only streams can fork and truncate. Without, attention runs over each
         // sequence's own cells. A recurrent state exists once per sequence in any layout. Not measured on
@@ -262,7 +263,7 @@ fn check_rope(rope: &RopeOptions) -> Result<(), LoadError> {
     }
 }
 
-/// At most as many threads as can run at once: llama.cpp's threads spin while they wait for each other.
+/// Limits threads to those that can run at once: llama.cpp's threads spin while they wait for each other.
 fn useful(threads: usize) -> usize {
     threads.min(std::thread::available_parallelism().map_or(1, usize::from))
 }

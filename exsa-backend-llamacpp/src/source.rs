@@ -1,4 +1,4 @@
-//! Sources of models. Core parses and checks all headers before llama.cpp opens anything.
+//! Model sources. Core parses and checks all headers before llama.cpp opens anything.
 
 use exsa_core::backend::ModelSource;
 use exsa_core::error::LoadError;

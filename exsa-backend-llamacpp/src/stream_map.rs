@@ -1,8 +1,8 @@
 //! Map between sequences and llama.cpp's KV streams.
 //!
 //! llama.cpp computes sequences in one pass if their streams are adjacent; every gap costs another pass over
-//! the weights. Sequences therefore start in the first free stream, and [`plan_move`] says which one to move
-//! to close a gap.
+//! the weights. Sequences therefore start in the first free stream, and [`plan_move`] selects a sequence to
+//! move in order to close a gap.
 
 use exsa_core::SeqId;
 use std::ops::Range;

@@ -20,7 +20,7 @@ use ureq::Agent;
 
 const STACK_BYTES: usize = 512 << 10;
 
-/// Requests for embeddings and scores, each on a thread of its own.
+/// Embedding and reranking requests, each on its own thread.
 pub(crate) struct Embedder {
     runner: Arc<Runner>,
     capabilities: Capabilities,
@@ -30,7 +30,7 @@ pub(crate) struct Embedder {
     in_flight: Arc<AtomicUsize>,
 }
 
-/// The connection of a request, which its end closes.
+/// The connection of a request; ending the request closes it.
 #[derive(Default)]
 struct Canceller {
     state: Mutex<Cancelled>,
@@ -61,7 +61,7 @@ impl Canceller {
         while state.by.is_none() && !self.cancelled.wait_until(&mut state, until).timed_out() {}
     }
 
-    /// Sets the connection; the error if the request was cancelled.
+    /// Sets the connection; fails if the request was cancelled.
     fn attach(&self, agent: &Agent) -> Result<(), EmbedError> {
         let mut state = self.state.lock();
         match &state.by {
@@ -94,7 +94,7 @@ impl Embedder {
     pub(crate) fn embed(&self, request: EmbedRequest) -> Result<Pending<EmbedOutput>, SubmitError> {
         let engine = self.capabilities.dialect.name();
         if !self.capabilities.embeddings {
-            return Err(unsupported("embed", format!("{engine} gives no embeddings")));
+            return Err(unsupported("embed", format!("{engine} does not support embeddings")));
         }
         if request.truncate != Truncate::Refuse {
             return Err(unsupported("truncate", "a remote engine refuses texts that do not fit"));
@@ -103,7 +103,7 @@ impl Embedder {
             return Err(unsupported("normalize", format!("vectors of {engine} are normalized")));
         }
         if request.dimensions == Some(0) {
-            let problem = "0, but 1 or more are possible".to_owned();
+            let problem = "0, but at least 1 is required".to_owned();
             return Err(SubmitError::Option { option: "dimensions", problem });
         }
         let mut body = Map::new();
@@ -123,7 +123,7 @@ impl Embedder {
     pub(crate) fn rerank(&self, request: RerankRequest) -> Result<Pending<RerankOutput>, SubmitError> {
         let engine = self.capabilities.dialect.name();
         if !self.capabilities.rerank {
-            return Err(unsupported("rerank", format!("{engine} gives no scores")));
+            return Err(unsupported("rerank", format!("{engine} does not support reranking")));
         }
         if request.truncate != Truncate::Refuse {
             return Err(unsupported("truncate", "a remote engine refuses texts that do not fit"));
@@ -197,7 +197,7 @@ fn send<T>(sender: PendingSender<T>, result: Result<T, EmbedError>) {
     sender.send(result);
 }
 
-/// Sends the request, and again where the engine refuses for the moment.
+/// Sends the request, and retries while the engine refuses temporarily.
 fn call(runner: &Runner, canceller: &Canceller, wire: &WireRequest) -> Result<Value, EmbedError> {
     let mut delay = runner.options.retry_delay;
     let mut attempt = 0;
@@ -227,7 +227,7 @@ fn call(runner: &Runner, canceller: &Canceller, wire: &WireRequest) -> Result<Va
     }
 }
 
-/// The texts or the lists of token ids; no server takes both in one request.
+/// Returns the texts or the token id lists; no server accepts both in one request.
 fn inputs(inputs: &[EmbedInput]) -> Result<Value, SubmitError> {
     let is_text = |input: &EmbedInput| matches!(input, EmbedInput::Text(_));
     if inputs.iter().any(is_text) && !inputs.iter().all(is_text) {
@@ -245,7 +245,7 @@ fn unexpected(problem: impl Into<String>) -> EmbedError {
     EmbedError::Failed(RemoteError::Protocol(problem.into()).into())
 }
 
-/// The items of a list by their `index`, one for each of `count` inputs.
+/// Returns the items of a list sorted by `index`, one per input.
 fn by_index(list: &Value, count: usize) -> Result<Vec<&Value>, EmbedError> {
     let items = list.as_array().ok_or_else(|| unexpected("no list of results"))?;
     if items.len() != count {
@@ -267,17 +267,18 @@ type Vector = Result<Vec<f32>, RequestError>;
 fn vectors(value: &Value, count: usize) -> Result<Vec<Vec<f32>>, EmbedError> {
     let items = by_index(&value["data"], count)?;
     let vector = |item: &Value| {
-        let numbers = item["embedding"].as_array().ok_or_else(|| unexpected("a result without embedding"))?;
+        let numbers =
+            item["embedding"].as_array().ok_or_else(|| unexpected("a result without an embedding"))?;
         let number = |number: &Value| number.as_f64().map(|number| number as f32);
         numbers
             .iter()
-            .map(|it| number(it).ok_or_else(|| unexpected("an embedding with other than numbers")))
+            .map(|it| number(it).ok_or_else(|| unexpected("an embedding with values that are not numbers")))
             .collect()
     };
     items.into_iter().map(vector).collect()
 }
 
-/// Cuts the vector to `dimensions` and gives it length 1.
+/// Truncates the vector to `dimensions` and normalizes it.
 fn shape(mut vector: Vec<f32>, dimensions: Option<usize>) -> Result<Vector, EmbedError> {
     if let Some(asked) = dimensions {
         if asked > vector.len() {
@@ -296,11 +297,11 @@ fn shape(mut vector: Vec<f32>, dimensions: Option<usize>) -> Result<Vector, Embe
 }
 
 fn scores(value: &Value, count: usize) -> Result<Vec<f32>, EmbedError> {
-    // SGLang gives the list alone.
+    // SGLang returns only the list.
     let list = if value.is_array() { value } else { &value["results"] };
     let score = |item: &Value| {
         let score = item["relevance_score"].as_f64().or_else(|| item["score"].as_f64());
-        score.map(|score| score as f32).ok_or_else(|| unexpected("a result without score"))
+        score.map(|score| score as f32).ok_or_else(|| unexpected("a result without a score"))
     };
     by_index(list, count)?.into_iter().map(score).collect()
 }

@@ -1,4 +1,4 @@
-//! The generator of a remote engine.
+//! [`RemoteEngine`], the generator of a remote engine.
 
 use crate::capabilities::Capabilities;
 use crate::client::{Client, Timers};
@@ -27,20 +27,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-/// Stack of a stream's thread. TLS takes most of it.
+/// Stack size of a stream's thread. Most of it is for TLS.
 const STACK_BYTES: usize = 512 << 10;
 
-/// Vocabulary assumed where the tokenizer is unknown, for the check of settings.
+/// Vocabulary size assumed for validating settings if the tokenizer is unknown.
 const N_VOCAB_UNKNOWN: usize = 1 << 20;
 
-/// A remote engine, as a [`Generator`] of one model.
+/// A remote engine as a [`Generator`] of one model.
 ///
 /// Dropping it cancels its requests.
 pub struct RemoteEngine {
     runner: Arc<Runner>,
     capabilities: Capabilities,
     info: Arc<ModelInfo>,
-    /// Name of the model at the engine.
+    /// The engine's name of the model.
     model: String,
     encoder: Option<PromptEncoder>,
     stats: Arc<Mutex<EngineStats>>,
@@ -51,14 +51,14 @@ pub struct RemoteEngine {
     embedder: Arc<Embedder>,
 }
 
-/// A request that was checked.
+/// A validated request.
 struct Prepared {
     wire: WireRequest,
     reader: Box<dyn Reader>,
-    /// Id at the engine.
+    /// Id of the request at the engine.
     id: String,
     decoder: AnswerDecoder,
-    /// Reason if the tokens of a resumed answer have ended it.
+    /// The finish reason, if the tokens of a resumed answer already end it.
     ended: Option<FinishReason>,
     by_ids: bool,
     prompt_tokens: Option<usize>,
@@ -71,11 +71,11 @@ fn resumed(request: &Request) -> &[TokenId] {
 }
 
 impl RemoteEngine {
-    /// Connects to the engine: asks for its protocol, unless it is given, and for its models.
+    /// Connects to the engine: detects its protocol, unless it is given, and reads its models.
     ///
     /// # Errors
     ///
-    /// An option cannot be used, the engine cannot be reached, or it does not serve the model.
+    /// An option is invalid, the engine cannot be reached, or it does not serve the model.
     pub fn connect(options: RemoteOptions) -> Result<Self, ConnectError> {
         if options.in_flight_max == 0 {
             let problem = "it is 0; at least 1 request is sent at a time".to_owned();
@@ -136,7 +136,7 @@ impl RemoteEngine {
         })
     }
 
-    /// Abilities of the engine.
+    /// Capabilities of the engine.
     pub fn capabilities(&self) -> &Capabilities {
         &self.capabilities
     }
@@ -146,7 +146,7 @@ impl RemoteEngine {
         &self.runner.options
     }
 
-    /// Facts about the model, as far as they are known.
+    /// Model information, as far as it is known.
     pub fn model(&self) -> &ModelInfo {
         &self.info
     }
@@ -166,7 +166,7 @@ impl RemoteEngine {
         self.encoder.as_ref().ok_or_else(|| unsupported(operation, reason))
     }
 
-    /// Whether prompts are sent as token ids that are made here.
+    /// Returns whether prompts are sent as locally tokenized ids.
     fn sends_ids(&self) -> bool {
         self.encoder.is_some() && self.capabilities.ids_in
     }
@@ -190,7 +190,7 @@ impl RemoteEngine {
                 request.sampling.build(&context.with_tokenizer(&**encoder.tokenizer()))?;
             }
             None => {
-                // The breakers of DRY are looked up in a vocabulary, which is not known here.
+                // DRY's breakers are looked up in a vocabulary, which is unknown here.
                 let mut sampling = request.sampling.clone();
                 sampling.order.retain(|kind| *kind != TransformKind::Dry);
                 sampling.build(&context)?;
@@ -199,7 +199,7 @@ impl RemoteEngine {
         Ok(())
     }
 
-    /// The prompt as it is sent, and its token ids where they are made here.
+    /// Returns the prompt as it is sent, and its token ids if they are computed locally.
     fn prompt(&self, request: &Request) -> Result<(WirePrompt, Option<EncodedPrompt>), SubmitError> {
         let Some(encoder) = self.encoder.as_ref().filter(|_| self.sends_ids()) else {
             let empty = match &request.prompt {
@@ -216,7 +216,7 @@ impl RemoteEngine {
         }
         let mut ids = encoded.tokens.clone();
         ids.extend(resumed(request));
-        // An answer that fills the context has ended; more than that is a mistake.
+        // An answer that fills the context has ended; a longer one is an error.
         let resumes = usize::from(ids.len() > encoded.tokens.len());
         match self.info.n_ctx.checked_sub(1) {
             Some(limit) if ids.len() > limit + resumes => {
@@ -226,7 +226,7 @@ impl RemoteEngine {
         }
     }
 
-    /// The request with its seed, and with limits and end tokens as the engine needs them.
+    /// Returns the request with its seed, and with limits and end tokens as the engine needs them.
     fn wire_request(&self, request: &Request, sent_tokens: Option<usize>, seed: u64) -> Request {
         let mut wire = request.clone();
         let before = resumed(request).len();
@@ -241,7 +241,7 @@ impl RemoteEngine {
         if let Some(encoder) = &self.encoder {
             let ends = &encoder.tokenizer().special().end_of_generation;
             if wire.ignore_eos {
-                // The engine would go on after such a token, where the in-process engine never draws one.
+                // The engine would continue after such a token, which the in-process engine never draws.
                 wire.sampling.logit_bias.retain(|(token, _)| ends.binary_search(token).is_err());
                 wire.sampling.logit_bias.extend(ends.iter().map(|end| (*end, f32::NEG_INFINITY)));
             } else if self.sends_ids() {
@@ -263,7 +263,7 @@ impl RemoteEngine {
         }
     }
 
-    /// How an answer that is continued here relates to the uncut one.
+    /// Returns how a continued answer relates to the uninterrupted one.
     ///
     /// # Errors
     ///
@@ -275,23 +275,23 @@ impl RemoteEngine {
             return refused("it needs token ids in and out, and the model's tokenizer here");
         }
         if request.constraint.is_some() {
-            return refused("the engine would begin the grammar anew");
+            return refused("the engine would restart the grammar");
         }
         if sampling.mirostat != Mirostat::Off || sampling.adaptive_target.is_some() {
-            return refused("the engine would begin mirostat or adaptive-p anew");
+            return refused("the engine would restart mirostat or adaptive-p");
         }
         let penalized = sampling.order.contains(&TransformKind::Penalties) && !self.options().approximate;
         let additive = sampling.frequency_penalty != 0.0 || sampling.presence_penalty != 0.0;
         if penalized && additive && !self.capabilities.penalties_continue {
-            return refused("the engine's frequency and presence penalties would begin anew");
+            return refused("the engine's frequency and presence penalties would restart");
         }
         if penalized && sampling.repetition_penalty != 1.0 && !self.capabilities.repetition_continues {
-            return refused("the engine's repetition penalty would begin anew");
+            return refused("the engine's repetition penalty would restart");
         }
         Ok(self.continuation(None).continued)
     }
 
-    /// Checks a request and makes what is sent.
+    /// Validates a request and prepares the data to send.
     fn prepare(&self, request: &Request) -> Result<Prepared, SubmitError> {
         self.check_model(request.model.as_deref())?;
         if !resumed(request).is_empty() {
@@ -336,7 +336,7 @@ impl RemoteEngine {
         Ok(Prepared { wire: body, reader, id, decoder, ended, by_ids, prompt_tokens, seed })
     }
 
-    /// The answer of a request.
+    /// Creates the answer of a request.
     fn answer(&self, request: &Request, prepared: Prepared, sender: StreamSender) -> Answer {
         let tokenizer = self.encoder.as_ref().map(|encoder| encoder.tokenizer().clone());
         Answer {
@@ -403,7 +403,7 @@ impl RemoteEngine {
         let (reader, ended) = (prepared.reader.fresh(), prepared.ended.take());
         let control = Arc::new(Control::new(self.answer(request, prepared, sender)));
         if let Some(reason) = ended {
-            // The tokens of a resumed answer have ended it already.
+            // The tokens of a resumed answer have already ended it.
             control.end(reason);
             self.stats.lock().submitted += 1;
             return Ok(stream);

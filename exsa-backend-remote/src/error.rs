@@ -7,7 +7,7 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// An option cannot be used.
+    /// An option is invalid.
     #[error("{option}: {problem}")]
     Option {
         /// Name of the option.
@@ -15,7 +15,7 @@ pub enum ConnectError {
         /// The problem, and the allowed values.
         problem: String,
     },
-    /// The engine did not answer, or not as expected.
+    /// The engine did not respond, or not as expected.
     #[error("{url}: {error}")]
     Engine {
         /// URL of the request.
@@ -74,7 +74,7 @@ pub enum RemoteError {
 }
 
 impl RemoteError {
-    /// Whether the same request may succeed a moment later.
+    /// Returns whether a retry of the request may succeed.
     pub(crate) fn is_temporary(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::Connection(_) => true,
@@ -92,14 +92,14 @@ impl RemoteError {
     }
 }
 
-/// Whether a status tells that the same request may succeed a moment later, or elsewhere.
+/// Returns whether the status means that a retry, now or elsewhere, may succeed.
 pub(crate) fn is_temporary(status: u16) -> bool {
     matches!(status, 429 | 502 | 503 | 504)
 }
 
 impl From<RemoteError> for RequestError {
-    /// Another engine may go on where this one is lost; it was not even begun with where none was reached, or
-    /// had no room.
+    /// If this engine is lost, another one may continue; if it was unreachable or at capacity, the request
+    /// did not begin.
     fn from(error: RemoteError) -> Self {
         let text = error.to_string();
         match error {

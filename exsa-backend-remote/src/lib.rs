@@ -1,4 +1,4 @@
-//! Engines reached over HTTP as [`Generator`](exsa_core::Generator)s: vLLM, SGLang, TensorRT-LLM, Triton,
+//! Remote engines over HTTP as [`Generator`](exsa_core::Generator)s: vLLM, SGLang, TensorRT-LLM, Triton,
 //! llama-server, and any server with OpenAI's API.
 //!
 //! ```no_run
@@ -13,17 +13,18 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! With a [tokenizer](RemoteOptions::tokenizer) of the model, prompts are rendered and tokenized here, token
-//! ids go in and out, and text, stop strings, reasoning and tool calls are made by the code of the in-process
-//! engine. Without it, the engine's text is taken.
+//! With a [tokenizer](RemoteOptions::tokenizer) of the model, prompts are rendered and tokenized locally,
+//! token ids are exchanged, and text, stop strings, reasoning and tool calls are handled by the code of the
+//! in-process engine. Without it, the engine's text is used.
 //!
 //! A setting of a request that an engine cannot honour is refused with
 //! [`SubmitError::Unsupported`](exsa_core::SubmitError::Unsupported), never dropped. `docs/remote.md` lists
 //! fields and abilities of each [`Dialect`].
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![warn(missing_debug_implementations)]
 
-/// The example of `docs/remote.md`, which the documentation tests compile.
+/// Compiles the example of `docs/remote.md` as a doctest.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/remote.md")]
 pub struct Guide;

@@ -11,9 +11,9 @@ use std::time::Duration;
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum TokenizerSource {
-    /// A tokenizer. The model has no chat template then.
+    /// A tokenizer. The model then has no chat template.
     Tokenizer(Arc<dyn Tokenizer>),
-    /// A GGUF file of the same model; a file of the vocabulary alone is enough. Its weights are not read.
+    /// A GGUF file of the same model; a vocabulary-only file is enough. Its weights are not read.
     Gguf(ModelSource),
 }
 
@@ -39,7 +39,7 @@ impl From<ModelSource> for TokenizerSource {
     }
 }
 
-/// A text that must not appear in output for people, such as a key.
+/// A secret such as a key, which is not shown by `Debug`.
 #[derive(Clone)]
 pub(crate) struct Secret(pub(crate) String);
 
@@ -69,57 +69,57 @@ pub struct RemoteOptions {
     pub url: String,
     /// Protocol of the engine; [`Dialect::Auto`] by default, which asks the engine once.
     pub dialect: Dialect,
-    /// Name of the model at the engine. `None`, the default, takes the first that the engine lists.
+    /// The engine's name of the model. `None`, the default, takes the first listed one.
     pub model: Option<String>,
     pub(crate) api_key: Option<Secret>,
     pub(crate) headers: Vec<(String, Secret)>,
     pub(crate) proxy: Option<Secret>,
-    /// Limit of the time to resolve the name and to connect; 5 s by default.
+    /// Timeout for name resolution and connecting; 5 s by default.
     pub connect_timeout: Duration,
-    /// Limit of the time from a request to the head of its response; 120 s by default.
+    /// Timeout from a request to its response head; 120 s by default.
     pub first_byte_timeout: Duration,
-    /// Limit of the time without a byte within a response, comments included; 120 s by default. Time in which
-    /// the consumer does not read does not count.
+    /// Timeout without a byte within a response, comments included; 120 s by default. Time in which the
+    /// consumer does not read does not count.
     pub idle_timeout: Duration,
-    /// Requests sent at a time; 64 by default. Others wait in a queue, the most urgent first.
+    /// Maximum concurrent requests; 64 by default. Others wait in a queue, most urgent first.
     pub in_flight_max: usize,
-    /// Requests that may wait; 256 by default. Further requests are refused.
+    /// Maximum waiting requests; 256 by default. Further requests are refused.
     pub queue_max: usize,
-    /// Events of a stream that may wait unread before the connection is no longer read; 64 by default.
+    /// Unread events of a stream at which the client stops reading the connection; 64 by default.
     pub stream_events_max: usize,
-    /// The model's tokenizer, which lets token ids go in and out; `None` by default.
+    /// The model's tokenizer, which enables the exchange of token ids; `None` by default.
     pub tokenizer: Option<TokenizerSource>,
-    /// Identity of weights and quantization, by which a pool knows engines that can continue each other's
-    /// answers; `None` by default.
+    /// Identity of weights and quantization. A pool continues answers only between engines with equal
+    /// fingerprints; `None` by default.
     pub fingerprint: Option<Fingerprint>,
-    /// Tokens of context, where the engine does not tell.
+    /// Context length, if the engine does not report it.
     pub context_tokens: Option<usize>,
-    /// Repetitions of a request that was refused for the moment or could not connect, before its first token;
-    /// 2 by default.
+    /// Retries of a request that was temporarily refused or could not connect, before its first token; 2 by
+    /// default.
     pub retries: u32,
-    /// Delay before the first repetition, doubled for each further; 100 ms by default. An engine's
-    /// `Retry-After` goes first.
+    /// Delay before the first retry, doubled for each further one; 100 ms by default. An engine's
+    /// `Retry-After` overrides it.
     pub retry_delay: Duration,
-    /// Longest delay before a repetition; 10 s by default. An engine that asks for more ends the request.
+    /// Maximum delay before a retry; 10 s by default. If an engine asks for more, the request ends.
     pub retry_delay_max: Duration,
-    /// Whether settings that the engine can only approximate are accepted; `false` by default. It concerns
-    /// the window of penalties, and the tokens that they count.
+    /// Whether settings that the engine can only approximate are accepted: the penalty window, and the tokens
+    /// that penalties count. `false` by default.
     pub approximate: bool,
     /// Whether priorities are sent; `false` by default, since engines refuse them unless they schedule by
-    /// priority. They order the queue of this client either way.
+    /// priority. They always order the queue of this client.
     pub priorities: bool,
-    /// Whether a [cache salt](exsa_core::Request::cache_salt) that the engine has no field for is left out;
+    /// Whether a [cache salt](exsa_core::Request::cache_salt) is dropped if the engine has no field for it;
     /// `false` by default, which refuses such requests.
     pub ignore_cache_salt: bool,
-    /// Whether the engine draws the same tokens for a continued answer: vLLM's model runner V2 and SGLang's
-    /// deterministic mode do. `false` by default.
+    /// Whether the engine draws the same tokens for a continued answer, as vLLM's model runner V2 and
+    /// SGLang's deterministic mode do. `false` by default.
     pub positional_seeds: bool,
-    /// Bytes that an event of a stream, or another response, may have; 16 MiB by default.
+    /// Maximum bytes of a stream event, or of another response; 16 MiB by default.
     pub response_bytes_max: usize,
 }
 
 impl RemoteOptions {
-    /// Options for the engine at `url`.
+    /// Creates options for the engine at `url`.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -148,7 +148,7 @@ impl RemoteOptions {
         }
     }
 
-    /// Sets the key that is sent as `Authorization: Bearer`. It never appears in output.
+    /// Sets the key, sent as `Authorization: Bearer`. It never appears in output.
     #[must_use]
     pub fn api_key(mut self, key: impl Into<String>) -> Self {
         self.api_key = Some(Secret(key.into()));
@@ -162,7 +162,7 @@ impl RemoteOptions {
         self
     }
 
-    /// Sets the URL of a proxy: `http://user:password@proxy:3128`. Variables of the environment are not read.
+    /// Sets the URL of a proxy: `http://user:password@proxy:3128`. Environment variables are not read.
     #[must_use]
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
         self.proxy = Some(Secret(url.into()));

@@ -1,4 +1,4 @@
-//! Server-sent events, read piece by piece as bytes arrive.
+//! Incremental parser of server-sent events.
 //!
 //! The format is that of the WHATWG's HTML standard, section "Server-sent events". Lines end with LF, CRLF or
 //! CR; lines that begin with a colon are comments, which servers send to keep a connection alive.
@@ -7,7 +7,7 @@
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SseEvent {
-    /// The field `event`; empty where the event has none.
+    /// The field `event`; empty if absent.
     pub event: String,
     /// The fields `data`, joined by line breaks.
     pub data: String,
@@ -17,13 +17,13 @@ pub struct SseEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an event of the stream has more than {limit} bytes")]
 pub struct SseTooLarge {
-    /// The limit, in bytes.
+    /// The limit in bytes.
     pub limit: usize,
 }
 
 /// Incremental parser of server-sent events.
 ///
-/// The events do not depend on how the bytes are split:
+/// The events do not depend on chunk boundaries:
 ///
 /// ```
 /// use exsa_backend_remote::sse::SseParser;
@@ -38,22 +38,22 @@ pub struct SseTooLarge {
 #[derive(Clone, Debug)]
 pub struct SseParser {
     limit: usize,
-    /// Bytes of the line that has not ended.
+    /// Bytes of the unfinished line.
     line: Vec<u8>,
     event: String,
     data: Vec<u8>,
     /// Whether the event has a field `data`.
     has_data: bool,
-    /// Whether the last byte was a CR, whose LF is part of the same line end.
+    /// Whether the last byte was a CR; a following LF belongs to the same line end.
     after_cr: bool,
-    /// Whether no line was read yet: a byte order mark may stand before the first.
+    /// Whether no line was read yet; the first may begin with a byte order mark.
     at_start: bool,
 }
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 impl SseParser {
-    /// A parser that holds at most `limit` bytes of an event, and of a line.
+    /// Creates a parser that holds at most `limit` bytes of an event, and of a line.
     pub fn new(limit: usize) -> Self {
         Self {
             limit,
@@ -66,11 +66,11 @@ impl SseParser {
         }
     }
 
-    /// Takes the next bytes and appends the events that they complete to `out`.
+    /// Parses the next bytes and appends the completed events to `out`.
     ///
     /// # Errors
     ///
-    /// A line or an event is too large; the stream cannot be read on.
+    /// A line or an event is too large; the stream cannot be parsed further.
     pub fn push(&mut self, mut bytes: &[u8], out: &mut Vec<SseEvent>) -> Result<(), SseTooLarge> {
         if self.after_cr && !bytes.is_empty() {
             self.after_cr = false;
@@ -92,7 +92,7 @@ impl SseParser {
         self.extend_line(bytes)
     }
 
-    /// Ends the stream: an event whose last line end is missing counts, since some servers leave it out.
+    /// Ends the stream: an event without its final line end counts, since some servers omit it.
     ///
     /// # Errors
     ///
@@ -116,7 +116,7 @@ impl SseParser {
     fn end_line(&mut self, out: &mut Vec<SseEvent>) -> Result<(), SseTooLarge> {
         let line = std::mem::take(&mut self.line);
         let read = self.read_line(&line, out);
-        // The allocation is used again.
+        // Reuses the allocation.
         self.line = line;
         self.line.clear();
         read
@@ -146,7 +146,8 @@ impl SseParser {
                 self.data.extend_from_slice(value);
             }
             b"event" => self.event = String::from_utf8_lossy(value).into_owned(),
-            // Comments have an empty name; `id` and `retry` serve reconnection, which streams of tokens lack.
+            // Comments have an empty name; `id` and `retry` are for reconnection, which token streams do not
+            // support.
             _ => {}
         }
         Ok(())
@@ -202,9 +203,9 @@ mod tests {
         assert_eq!(parse(&[b"data: 12345678901"], 16).map(|_| ()), limit);
         assert_eq!(parse(&[b"data: 123456", b"78901"], 16).map(|_| ()), limit);
         assert_eq!(parse(&[b"data: 123456\ndata: 1234567\ndata: 12345678"], 16).map(|_| ()), limit);
-        // Comments without end hold no more than the limit either.
+        // Endless comments are also limited.
         assert_eq!(parse(&[b": ", &[b'x'; 40]], 16).map(|_| ()), limit);
-        // Many events of a legal size are legal.
+        // Any number of events within the limit is allowed.
         let many = b"data: 123456\n\n".repeat(1000);
         assert_eq!(parse(&[&many], 16).unwrap().len(), 1000);
     }

@@ -10,7 +10,7 @@ use exsa_core::tokenizer;
 use std::fs::File;
 use std::io::{BufReader, Cursor};
 
-/// The facts about the model that its tokenizer's source has, and the encoder.
+/// Loads the model information of the tokenizer's source, and the encoder.
 pub(crate) fn load(source: &TokenizerSource) -> Result<(ModelInfo, PromptEncoder), ConnectError> {
     let source = match source {
         TokenizerSource::Gguf(source) => source,

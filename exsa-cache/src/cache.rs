@@ -1,4 +1,4 @@
-//! The cache of a folder.
+//! The prompt cache.
 
 use crate::disk::{Disk, Folder};
 use crate::format::EntryFile;
@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-/// Bytes over those of its record that an imported file may have.
+/// Maximum bytes of an imported file in addition to its record.
 const IMPORT_SLACK: u64 = 64 << 20;
 
-/// Saved prompts in a folder, for any number of engines and models.
+/// A prompt store in a folder, for any number of engines and models.
 ///
-/// Dropping the cache writes what waits in its queue.
+/// Dropping the cache first writes the records in its queue.
 #[derive(Debug)]
 pub struct PromptCache {
     shared: Arc<Shared>,
@@ -29,25 +29,26 @@ pub struct PromptCache {
 pub struct EntryInfo {
     /// The entry.
     pub id: EntryId,
-    /// Fingerprint of the model; `None` for a file of another key or version, of which only the size is
+    /// Fingerprint of the model; `None` for a file of another key or version, for which only the size is
     /// known.
     pub fingerprint: Option<u64>,
-    /// Tokens.
+    /// Number of tokens.
     pub tokens: u64,
     /// Bytes of the file.
     pub bytes: u64,
     /// Time of the last use.
     pub used: SystemTime,
-    /// Whether the entry is kept, whatever its age and however little room there is.
+    /// Whether the entry is pinned, that is, kept regardless of age and space.
     pub pinned: bool,
 }
 
 impl PromptCache {
-    /// Opens a folder, or makes it, and starts the threads.
+    /// Opens or creates a folder, and starts the threads.
     ///
     /// # Errors
     ///
-    /// [`CacheError::Folder`] if the folder cannot be made, read or written, or is open to other users.
+    /// [`CacheError::Folder`] if the folder cannot be created, read or written, or is accessible to other
+    /// users.
     pub fn open(options: CacheOptions) -> Result<Self, CacheError> {
         let disk = Folder::open(&options.folder)?;
         Self::with_disk(Box::new(disk), &options)
@@ -81,7 +82,7 @@ impl PromptCache {
         }
     }
 
-    /// All entries, the most recently used first.
+    /// All entries, most recently used first.
     pub fn list(&self) -> Vec<EntryInfo> {
         let state = self.shared.state.lock();
         let mut all: Vec<_> = state
@@ -101,12 +102,12 @@ impl PromptCache {
         all
     }
 
-    /// Pins an entry, such as a system prompt or a document: neither age nor lack of room removes it. Pins
-    /// hold for all processes, and across restarts.
+    /// Pins or unpins an entry, such as a system prompt or a document. A pinned entry is removed neither
+    /// because of its age nor to make room. Pins apply to all processes, and survive restarts.
     ///
     /// # Errors
     ///
-    /// [`CacheError::Unknown`] for an entry that is gone, [`CacheError::Io`] if the pin cannot be written.
+    /// [`CacheError::Unknown`] if the entry does not exist, [`CacheError::Io`] if the pin cannot be written.
     pub fn pin(&self, id: EntryId, pinned: bool) -> Result<(), CacheError> {
         if self.shared.state.lock().index.get(id).is_none() {
             return Err(CacheError::Unknown(id));
@@ -124,18 +125,18 @@ impl PromptCache {
         Ok(())
     }
 
-    /// Removes an entry, pinned or not. Returns whether it was there.
+    /// Removes an entry, pinned or not. Returns whether it existed.
     pub fn remove(&self, id: EntryId) -> bool {
         let known = self.shared.state.lock().index.get(id).is_some();
         self.shared.remove(id);
         known
     }
 
-    /// Copies the file of an entry, encrypted as it is, for [`import`](Self::import) into another folder.
+    /// Copies the file of an entry, in its encrypted form, for [`import`](Self::import) into another folder.
     ///
     /// # Errors
     ///
-    /// [`CacheError::Unknown`] for an entry that is gone, [`CacheError::Io`] for errors of `to` and of the
+    /// [`CacheError::Unknown`] if the entry does not exist, [`CacheError::Io`] for errors of `to` and of the
     /// disk.
     pub fn export(&self, id: EntryId, to: &mut dyn Write) -> Result<(), CacheError> {
         let opened = self.shared.disk.open(&format!("{id}{ENTRY}"));
@@ -147,12 +148,12 @@ impl PromptCache {
         Ok(())
     }
 
-    /// Takes in an exported entry that was written with the same key. Returns its name.
+    /// Imports an exported entry that was written with the same key. Returns its id.
     ///
     /// # Errors
     ///
-    /// [`CacheError::Format`] for damaged bytes and those of another key, [`CacheError::Io`] for errors of
-    /// `from` and of the disk, and if there is no room for the entry.
+    /// [`CacheError::Format`] for damaged data or another key, [`CacheError::Io`] for errors of `from` and of
+    /// the disk, and if there is no space for the entry.
     pub fn import(&self, from: &mut dyn Read) -> Result<EntryId, CacheError> {
         let limit = self.shared.bytes_max.saturating_add(IMPORT_SLACK);
         let mut bytes = Vec::new();
@@ -162,7 +163,7 @@ impl PromptCache {
         let (header, file) = EntryFile::read_index(&mut rest, length, &self.shared.sealer)?;
         drop(header.read_record(&mut rest, &self.shared.sealer)?);
         if length > self.shared.bytes_max || !self.shared.make_room(length) {
-            return Err(io::Error::other(format!("no room for an entry of {length} bytes")).into());
+            return Err(io::Error::other(format!("no space for an entry of {length} bytes")).into());
         }
         let id = file.id;
         self.shared.write_file(&format!("{id}{ENTRY}"), |to| to.write_all(&bytes))?;
@@ -170,8 +171,7 @@ impl PromptCache {
         Ok(id)
     }
 
-    /// Waits until all records that were handed over are written or given up, for at most `timeout`. Returns
-    /// whether they are.
+    /// Waits at most `timeout` until all accepted records are written or abandoned. Returns whether they are.
     pub fn flush(&self, timeout: Duration) -> bool {
         let until = Instant::now().checked_add(timeout);
         let mut state = self.shared.state.lock();
@@ -187,7 +187,7 @@ impl PromptCache {
         true
     }
 
-    /// Reads the folder now, instead of at the next interval: for entries of other processes.
+    /// Scans the folder now, instead of at the next interval, to find entries of other processes.
     ///
     /// # Errors
     ///
@@ -196,17 +196,17 @@ impl PromptCache {
         Ok(self.shared.scan()?)
     }
 
-    /// The record of an entry, read on the calling thread: for checks of a folder.
+    /// Reads the record of an entry on the calling thread, for checking a folder.
     ///
     /// # Errors
     ///
-    /// [`CacheError::Unknown`] for an entry that is gone, [`CacheError::Format`] for a damaged one.
+    /// [`CacheError::Unknown`] if the entry does not exist, [`CacheError::Format`] if it is damaged.
     pub fn record(&self, id: EntryId) -> Result<Vec<u8>, CacheError> {
         let opened = self.shared.disk.open(&format!("{id}{ENTRY}"));
         let (mut from, bytes) = opened.map_err(|_| CacheError::Unknown(id))?;
         let (header, file) = EntryFile::read_index(&mut *from, bytes, &self.shared.sealer)?;
         if file.id != id {
-            return Err(FormatError::Damaged("its name is that of another entry").into());
+            return Err(FormatError::Damaged("its name belongs to another entry").into());
         }
         Ok(header.read_record(&mut *from, &self.shared.sealer)?)
     }
@@ -261,7 +261,7 @@ impl PromptStore for PromptCache {
 
     fn refused(&self, entry: EntryId, reason: &str) {
         let mut state = self.shared.state.lock();
-        // Not found again, even before the file is gone.
+        // Must not be found again, even before the file is removed.
         state.index.remove(entry);
         state.refused.push((entry, reason.to_owned()));
         drop(state);
@@ -276,7 +276,7 @@ impl Drop for PromptCache {
         self.shared.to_read.notify_all();
         self.shared.written.notify_all();
         for thread in self.threads.lock().drain(..) {
-            // A listener that panics ends a thread; nothing is left to do for it.
+            // A panicking listener ends a thread; this needs no further handling.
             let _ = thread.join();
         }
     }

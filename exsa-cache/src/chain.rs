@@ -5,13 +5,13 @@ use exsa_core::TokenId;
 use exsa_core::prompt_cache::{EntryId, PromptKey};
 use std::fmt;
 
-/// Tokens of a block: the unit in which prefixes of entries are found.
+/// Tokens per block, the granularity at which prefixes of entries are found.
 pub(crate) const BLOCK_TOKENS: usize = 64;
 
-/// Beginning of a link: enough that no two prefixes are ever confused, and their tokens are compared besides.
+/// Prefix of a link, long enough to make collisions negligible; the tokens are compared as well.
 pub(crate) type BlockName = [u8; 16];
 
-/// Makes chains. With a host's key, names tell nothing about tokens.
+/// Computes chains. With the host's key, names reveal nothing about tokens.
 #[derive(Clone)]
 pub(crate) struct Chains([u8; 32]);
 
@@ -25,7 +25,7 @@ impl Chains {
         Self(blake3::derive_key("Exsa prompt cache 1: names", key))
     }
 
-    /// The link before the first block: model, adapter and salt.
+    /// The link before the first block, which depends on model, adapter and salt.
     pub(crate) fn root(&self, key: &PromptKey<'_>) -> Link {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
         hasher.update(b"root").update(&key.fingerprint.0.to_le_bytes());
@@ -50,7 +50,7 @@ impl Chains {
         })
     }
 
-    /// The entry of `tokens`, whose last whole block ends in `link`.
+    /// The id of the entry for `tokens`, whose last whole block has the link `link`.
     pub(crate) fn entry(&self, link: Link, tokens: &[TokenId]) -> EntryId {
         let tail = &tokens[tokens.len() / BLOCK_TOKENS * BLOCK_TOKENS..];
         EntryId(self.next(link, b"end.", tail).name())

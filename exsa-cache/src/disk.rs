@@ -1,4 +1,4 @@
-//! The folder, as a list of named files.
+//! The folder of the cache, as a list of named files.
 
 use crate::CacheError;
 use std::fmt;
@@ -7,9 +7,9 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// Ending of files that are being written.
+/// File name extension of files that are being written.
 pub(crate) const TEMPORARY: &str = ".tmp";
-/// Age from which a temporary file is given up where files cannot be locked.
+/// Age at which a temporary file is considered abandoned, on systems without file locks.
 const TEMPORARY_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// A file of a folder.
@@ -20,22 +20,22 @@ pub(crate) struct Listed {
     pub(crate) modified: SystemTime,
 }
 
-/// A folder of files, each of which appears whole.
+/// A folder of files that appear atomically.
 pub(crate) trait Disk: Send + Sync + fmt::Debug {
     fn list(&self) -> io::Result<Vec<Listed>>;
 
-    /// A file and its length.
+    /// Opens a file; returns it with its length.
     fn open(&self, name: &str) -> io::Result<(Box<dyn Read>, u64)>;
 
-    /// Makes a file that is written under a temporary name, which no other process takes for abandoned.
+    /// Creates a file under a temporary name. Other processes do not consider it abandoned while it is open.
     fn create(&self, name: &str) -> io::Result<Box<dyn NewFile>>;
 
-    /// Gives a synced file its name, in place of one that has it, so that this survives a loss of power.
+    /// Renames a synced file, replacing an existing one, so that the change survives a loss of power.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
     fn remove(&self, name: &str) -> io::Result<()>;
 
-    /// Notes the time of a use.
+    /// Records the time of a use.
     fn touch(&self, name: &str, now: SystemTime) -> io::Result<()>;
 
     /// Whether the process that wrote a temporary file has ended.
@@ -52,30 +52,33 @@ pub(crate) trait NewFile: Write {
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    /// Makes the folder if it does not exist, and checks that it can be used and is closed to others.
+    /// Creates the folder if it does not exist, and checks that it is usable and not accessible to other
+    /// users.
     pub(crate) fn open(path: &Path) -> Result<Self, CacheError> {
         let problem = |problem: String| CacheError::Folder { folder: path.to_owned(), problem };
         let builder = &mut fs::DirBuilder::new();
         builder.recursive(true);
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(builder, 0o700);
-        builder.create(path).map_err(|error| problem(format!("cannot be made: {error}")))?;
+        builder.create(path).map_err(|error| problem(format!("cannot be created: {error}")))?;
         let found = fs::metadata(path).map_err(|error| problem(error.to_string()))?;
         if !found.is_dir() {
-            return Err(problem("is no folder".to_owned()));
+            return Err(problem("is not a folder".to_owned()));
         }
         #[cfg(unix)]
         {
             let mode = std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o777;
             if mode & 0o077 != 0 {
-                return Err(problem(format!("is open to others: mode {mode:04o}, allowed is 0700")));
+                return Err(problem(format!(
+                    "is accessible to other users: its mode is {mode:04o}, but must be 0700"
+                )));
             }
         }
         let folder = Self(path.to_owned());
         folder.list().map_err(|error| problem(format!("cannot be read: {error}")))?;
         let name = format!("{}{TEMPORARY}", unique()?);
         let tried = folder.create(&name).map(drop).and_then(|()| folder.remove(&name));
-        // A disk that is full now may have room later.
+        // A disk that is full now may have space later.
         match tried {
             Err(error) if !matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
                 Err(problem(format!("cannot be written: {error}")))
@@ -95,7 +98,7 @@ impl Disk for Folder {
         for found in fs::read_dir(&self.0)? {
             let found = found?;
             let Ok(name) = found.file_name().into_string() else { continue };
-            // Other processes remove files at any time.
+            // Other processes can remove files at any time.
             let Ok(metadata) = found.metadata() else { continue };
             if metadata.is_file() {
                 let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
@@ -117,14 +120,14 @@ impl Disk for Folder {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
         let file = options.open(self.path(name))?;
-        // Their age decides on systems without file locks.
+        // On systems without file locks, the age of the file decides.
         let _ = file.try_lock();
         Ok(Box::new(file))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         fs::rename(self.path(from), self.path(to))?;
-        // Folders cannot be opened as files everywhere.
+        // Some systems cannot open folders as files.
         #[cfg(unix)]
         File::open(&self.0)?.sync_all()?;
         Ok(())
@@ -154,7 +157,7 @@ impl NewFile for File {
     }
 }
 
-/// A name that no other file has.
+/// A unique file name.
 pub(crate) fn unique() -> Result<String, CacheError> {
     let mut bytes = [0; 16];
     crate::seal::random(&mut bytes)?;

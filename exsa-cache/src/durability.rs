@@ -1,4 +1,4 @@
-//! Tests: what a loss of power and a full disk leave.
+//! Tests: the state of a folder after a loss of power and with a full disk.
 
 use crate::disk::{Disk, Listed, NewFile};
 use crate::{CacheKey, CacheNotice, CacheOptions, PromptCache};
@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A generator of numbers for places of crashes.
+/// Random numbers for the positions of crashes.
 struct Random(u64);
 
 impl Random {
@@ -32,9 +32,9 @@ struct Platter(Arc<Mutex<World>>);
 #[derive(Debug, Default)]
 struct World {
     contents: Vec<Content>,
-    /// Names as the process sees them.
+    /// Names visible to the process.
     names: BTreeMap<String, usize>,
-    /// Names that survive for certain.
+    /// Names that certainly survive a loss of power.
     durable: BTreeMap<String, usize>,
     operations_left: Option<u64>,
     is_full: bool,
@@ -58,13 +58,13 @@ impl World {
         }
     }
 
-    /// The disk after power is back. Of what was not synced, anything may have survived.
+    /// The disk after a loss of power. Any part of the data that was not synced may have survived.
     fn restart(&mut self, random: &mut Random) {
         for content in &mut self.contents {
             content.seen = match random.below(3) {
                 0 => content.synced.clone(),
                 1 => content.seen.clone(),
-                // Blocks of a file that was extended, but not written.
+                // Blocks of a file that was extended but not written.
                 _ => {
                     let mut torn = content.seen.clone();
                     let start = content.synced.len() + random.below(1 + torn.len() as u64) as usize;
@@ -262,7 +262,7 @@ fn a_full_disk_stops_writing_until_there_is_room() {
     // Notices come after the counters.
     wait(|| !heard.lock().is_empty());
     assert!(matches!(heard.lock()[..], [CacheNotice::WritingSuspended { .. }]), "{heard:?}");
-    // Entries can be read, and nothing is left of the failure.
+    // Entries can be read, and the failure has left nothing behind.
     let found = cache.find(&key(&tokens(1)), true).unwrap();
     assert_eq!(cache.record(found.entry).unwrap(), record(&tokens(1)));
     assert_eq!(disk.0.lock().names.len(), 1);
@@ -276,7 +276,7 @@ fn a_full_disk_stops_writing_until_there_is_room() {
     assert_eq!(heard.lock().last(), Some(&CacheNotice::WritingResumed));
 }
 
-/// Waits for five seconds at most.
+/// Waits at most five seconds.
 fn wait(until: impl Fn() -> bool) {
     for _ in 0..1000 {
         if until() {

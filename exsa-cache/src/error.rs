@@ -1,11 +1,11 @@
-//! Reasons for which a cache cannot be opened or an act on it fails.
+//! Errors of opening and using a cache.
 
 use crate::FormatError;
 use exsa_core::prompt_cache::EntryId;
 use std::io;
 use std::path::PathBuf;
 
-/// Why an act on a prompt cache failed.
+/// Error of an operation on a prompt cache.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CacheError {
@@ -17,13 +17,13 @@ pub enum CacheError {
         /// The problem, and the values that are allowed.
         problem: String,
     },
-    /// A key is no key.
-    #[error("key of the prompt cache: {0}; allowed are 32 bytes, or 64 hexadecimal digits")]
+    /// A key is invalid.
+    #[error("key of the prompt cache: {0}, but 32 bytes or 64 hexadecimal digits are required")]
     Key(String),
-    /// No entry has this name.
+    /// There is no entry with this id.
     #[error("no entry {0} in the prompt cache")]
     Unknown(EntryId),
-    /// The bytes are no entry.
+    /// The data is not a valid entry.
     #[error(transparent)]
     Format(#[from] FormatError),
     /// Reading or writing failed.

@@ -1,13 +1,13 @@
-//! Files of entries.
+//! File format of entries.
 //!
 //! Little-endian. A header of 64 bytes: `EXSA-PC` and version, u32 flags (1: encrypted), u32 bytes of a
-//! block, 8 bytes that tell keys apart, 16 random bytes, u64 bytes of the index, u64 bytes of the record, 8
-//! bytes of the BLAKE3 hash of the 56 before. Then blocks, each with a tag of 16 bytes behind it: block 0 is
-//! the index, the others are the record in parts of equal length, the last of which may be shorter.
+//! block, 8 bytes that identify the key, 16 random bytes, u64 bytes of the index, u64 bytes of the record, 8
+//! bytes of the BLAKE3 hash of the preceding 56 bytes. Then blocks, each followed by a tag of 16 bytes: block
+//! 0 is the index, the others are the record in parts of equal length; the last may be shorter.
 //!
 //! The index: 16 bytes [`EntryId`], 32 bytes root of the chain, u64 fingerprint of the model, u64 tokens, u64
-//! flags (1: engines use the entry in part), and 16 bytes for each whole block of 64 tokens. Everything that
-//! a lookup needs is in header and index, so that records are not read when a cache is opened.
+//! flags (1: engines can use parts of the entry), and 16 bytes for each whole block of 64 tokens. Header and
+//! index contain everything needed for lookups, so that records are not read when a cache is opened.
 
 use crate::CacheKey;
 use crate::chain::{BLOCK_TOKENS, BlockName, Link};
@@ -18,31 +18,31 @@ use std::io::{self, ErrorKind, Read, Write};
 const MAGIC: [u8; 8] = *b"EXSA-PC\x01";
 pub(crate) const HEADER_BYTES: usize = 64;
 const INDEX_FIXED: u64 = 72;
-/// Block names of 16 million tokens.
+/// Maximum bytes of the index: block names for 16 million tokens.
 const INDEX_BYTES_MAX: u64 = INDEX_FIXED + 16 * (1 << 18);
-/// Bytes of a block of files that are written.
+/// Bytes per block in files that this version writes.
 const BLOCK_BYTES: u32 = 1 << 20;
-/// Bytes of a block that are allowed in files.
+/// Maximum bytes per block in files.
 const BLOCK_BYTES_MAX: u32 = 16 << 20;
-/// Largest record that is allowed, 1 TiB: sizes cannot overflow.
+/// Maximum bytes of a record, 1 TiB, so that sizes cannot overflow.
 const RECORD_BYTES_MAX: u64 = 1 << 40;
 
-/// Why bytes are not a file of an entry.
+/// Error of reading the file of an entry.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormatError {
-    /// The bytes are damaged, cut, or something else.
+    /// The data is damaged, truncated, or not an entry.
     #[error("not an entry of a prompt cache: {0}")]
     Damaged(&'static str),
     /// The file belongs to another key, or to another version of the format.
     #[error("it belongs to {0}")]
     Foreign(&'static str),
-    /// The bytes could not be read.
+    /// Reading failed.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// The part of an entry's file that lookups need.
+/// The part of an entry's file that is needed for lookups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EntryFile {
@@ -52,13 +52,13 @@ pub struct EntryFile {
     pub fingerprint: u64,
     /// Tokens.
     pub tokens: u64,
-    /// Whether engines use the entry in part.
+    /// Whether engines can use parts of the entry.
     pub truncates: bool,
     pub(crate) root: [u8; 32],
     pub(crate) blocks: Box<[BlockName]>,
 }
 
-/// A checked header.
+/// A validated header.
 #[derive(Debug)]
 pub(crate) struct Header {
     bytes: [u8; HEADER_BYTES],
@@ -81,12 +81,12 @@ impl EntryFile {
         }
     }
 
-    /// Reads and checks a whole file of `bytes` bytes, with the key by which it was written. Returns its
-    /// record too.
+    /// Reads and checks a whole file of `bytes` bytes, with the key with which it was written. Also returns
+    /// the record.
     ///
     /// # Errors
     ///
-    /// [`FormatError`] for anything but a whole, undamaged file of this key.
+    /// [`FormatError`] unless it is a complete, undamaged file of this key.
     pub fn read(
         from: &mut dyn Read,
         bytes: u64,
@@ -116,7 +116,7 @@ impl EntryFile {
             return Err(FormatError::Damaged("unknown flags"));
         }
         if tokens / BLOCK_TOKENS as u64 != (names.len() / 16) as u64 {
-            return Err(FormatError::Damaged("its tokens and its blocks do not agree"));
+            return Err(FormatError::Damaged("its number of tokens does not match its number of blocks"));
         }
         let blocks = names.chunks_exact(16).map(|name| {
             let mut block = [0; 16];
@@ -188,7 +188,7 @@ impl Header {
             return Err(FormatError::Foreign("another version of the format"));
         }
         if bytes[56..] != header_check(&bytes) {
-            return Err(FormatError::Damaged("the hash of its header is wrong"));
+            return Err(FormatError::Damaged("the hash of its header does not match"));
         }
         let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let (flags, block_bytes) = (u32_at(8), u32_at(12));
@@ -201,7 +201,7 @@ impl Header {
             && (index_bytes - INDEX_FIXED).is_multiple_of(16)
             && record_bytes <= RECORD_BYTES_MAX;
         if !sound || file_bytes(index_bytes, record_bytes, block_bytes) != file {
-            return Err(FormatError::Damaged("its length is not that of its header"));
+            return Err(FormatError::Damaged("its length does not match its header"));
         }
         let mut nonce = [0; NONCE_BYTES];
         nonce.copy_from_slice(&bytes[24..40]);
@@ -236,7 +236,7 @@ impl Header {
         from.read_exact(data).map_err(cut)?;
         from.read_exact(&mut tag).map_err(cut)?;
         if !sealer.open(&self.bytes, &self.nonce, number, data, &tag) {
-            return Err(FormatError::Damaged("the tag of a block is wrong"));
+            return Err(FormatError::Damaged("the tag of a block does not match"));
         }
         Ok(())
     }
@@ -244,7 +244,7 @@ impl Header {
 
 fn cut(error: io::Error) -> FormatError {
     match error.kind() {
-        ErrorKind::UnexpectedEof => FormatError::Damaged("it ends too early"),
+        ErrorKind::UnexpectedEof => FormatError::Damaged("it is truncated"),
         _ => FormatError::Io(error),
     }
 }

@@ -1,4 +1,4 @@
-//! The entries in memory: found by prefix, in order of their last use.
+//! In-memory index of the entries, by prefix and by last use.
 
 use crate::chain::{BLOCK_TOKENS, BlockName, Chains};
 use crate::format::EntryFile;
@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 /// An entry of the folder.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
-    /// `None` for a file of another key or version: it takes room, but cannot be found.
+    /// `None` for a file of another key or version, which takes space but cannot be found.
     pub(crate) file: Option<EntryFile>,
     /// Bytes of the file.
     pub(crate) bytes: u64,
@@ -29,11 +29,11 @@ pub(crate) struct Index {
     pinned: usize,
 }
 
-/// The entries that contain a block. Most blocks are in one.
+/// The entries that contain a block. Most blocks belong to a single entry.
 #[derive(Debug)]
 enum Holders {
     One(EntryId),
-    /// By tokens: the shortest is the cheapest to read.
+    /// Ordered by tokens: the shortest entry is the cheapest to read.
     Many(BTreeSet<(u64, EntryId)>),
 }
 
@@ -62,7 +62,7 @@ impl Index {
         self.pinned_bytes
     }
 
-    /// Adds an entry, in place of one of the same name.
+    /// Adds an entry, replacing one with the same id.
     pub(crate) fn insert(&mut self, id: EntryId, entry: Entry) {
         self.remove(id);
         if let Some(file) = &entry.file {
@@ -111,7 +111,7 @@ impl Index {
         Some(entry)
     }
 
-    /// Notes that an entry is used.
+    /// Records a use of an entry.
     pub(crate) fn touch(&mut self, id: EntryId, now: SystemTime) {
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.used = entry.used.max(now);
@@ -144,7 +144,7 @@ impl Index {
         best
     }
 
-    /// The entries that are prefixes of `key`, itself among them.
+    /// The entries that are prefixes of `key`, including an entry of `key` itself.
     pub(crate) fn within(&self, chains: &Chains, key: &PromptKey<'_>) -> Vec<EntryId> {
         let mut all = Vec::new();
         self.walk(chains, key, |_, _, ending| all.extend(ending.map(|(_, id)| id)));
@@ -165,8 +165,9 @@ impl Index {
         self.iter().filter(|(_, entry)| !entry.pinned && old(entry)).map(|(id, _)| id).collect()
     }
 
-    /// Calls `each` for every block of `key` that some entry contains, from the first: its number, counted
-    /// from 1, the entries, and the longest entry that ends within the next block and is a prefix of `key`.
+    /// Calls `each` for every block of `key` that some entry contains, from the first on, with the number of
+    /// the block (from 1), the entries, and the longest entry that ends within the next block and is a prefix
+    /// of `key`.
     fn walk(
         &self,
         chains: &Chains,
@@ -196,7 +197,7 @@ impl Index {
             Holders::Many(all) => {
                 let mut lengths = Vec::new();
                 let mut from = start as u64;
-                // From one length to the next, however many entries have each.
+                // Skips from one length to the next, however many entries have the same length.
                 while let Some((tokens, _)) = all.range((from, EntryId([0; 16]))..).next() {
                     if *tokens > end as u64 {
                         break;

@@ -9,7 +9,7 @@ use zeroize::Zeroize;
 
 const KEY_BYTES: usize = 32;
 
-/// A 256-bit key by which entries are encrypted and named. Its memory is cleared when it is dropped.
+/// A 256-bit key for the encryption and the names of entries. Its memory is zeroed on drop.
 pub struct CacheKey([u8; KEY_BYTES]);
 
 impl CacheKey {
@@ -22,14 +22,14 @@ impl CacheKey {
     ///
     /// # Errors
     ///
-    /// [`CacheError::Io`] if the system gives no randomness.
+    /// [`CacheError::Io`] if the system's source of randomness fails.
     pub fn random() -> Result<Self, CacheError> {
         let mut bytes = [0; KEY_BYTES];
         crate::seal::random(&mut bytes)?;
         Ok(Self(bytes))
     }
 
-    /// The key in a file: 32 bytes, or 64 hexadecimal digits with white space around them.
+    /// Reads a key from a file: 32 bytes, or 64 hexadecimal digits with optional surrounding white space.
     ///
     /// # Errors
     ///
@@ -42,7 +42,7 @@ impl CacheKey {
         key
     }
 
-    /// The key of 32 bytes, or of 64 hexadecimal digits with white space around them.
+    /// A key from 32 bytes, or from 64 hexadecimal digits with optional surrounding white space.
     ///
     /// # Errors
     ///
@@ -55,7 +55,7 @@ impl CacheKey {
         let mut key = [0; KEY_BYTES];
         let digit = |byte: u8| char::from(byte).to_digit(16);
         if text.len() != 2 * KEY_BYTES || !text.iter().all(u8::is_ascii_hexdigit) {
-            return Err(CacheError::Key(format!("{} bytes were found", bytes.len())));
+            return Err(CacheError::Key(format!("it has {} bytes", bytes.len())));
         }
         for (to, pair) in key.iter_mut().zip(text.chunks_exact(2)) {
             let value = digit(pair[0]).unwrap_or_default() << 4 | digit(pair[1]).unwrap_or_default();

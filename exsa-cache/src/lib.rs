@@ -1,7 +1,7 @@
-//! Prompt cache in a folder: the KV of prompts survives the end of the process.
+//! Prompt cache in a folder: keeps the KV of prompts across restarts.
 //!
 //! A [`PromptCache`] is a [`PromptStore`](exsa_core::prompt_cache::PromptStore) for engines. Two threads
-//! write and read its files, so that an engine never waits for a disk:
+//! write and read its files, so that engines never wait for the disk:
 //!
 //! ```
 //! use exsa_cache::{CacheOptions, PromptCache};
@@ -19,8 +19,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Files are written to a temporary name, synced and renamed, so a file is whole or ignored. Each block has a
-//! checksum or, with a [`CacheKey`], is encrypted. Several processes may share a folder.
+//! Files are written under a temporary name, synced and renamed, so that incomplete files are ignored. Each
+//! block has a checksum or, with a [`CacheKey`], authenticated encryption. Several processes can share a
+//! folder.
 #![forbid(unsafe_code)]
 #![warn(missing_debug_implementations)]
 

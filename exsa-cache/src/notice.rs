@@ -1,4 +1,4 @@
-//! Events that an operator should see.
+//! Events for the operator.
 
 use exsa_core::prompt_cache::EntryId;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CacheNotice {
-    /// A file was damaged or did not fit its name; it was removed.
+    /// A file was damaged or did not match its name; it was removed.
     Damaged {
         /// Name of the file.
         file: String,
@@ -22,20 +22,21 @@ pub enum CacheNotice {
         /// The reason.
         problem: String,
     },
-    /// Writing failed: the disk is full, or the folder is gone. No entry is written until the next try.
+    /// Writing failed, for example because the disk is full or the folder was removed. No entry is written
+    /// until the next attempt.
     WritingSuspended {
         /// The reason.
         problem: String,
-        /// Time until the next try.
+        /// Time until the next attempt.
         retry: Duration,
     },
-    /// Entries are written again.
+    /// Writing works again.
     WritingResumed,
-    /// An entry is larger than the whole cache may be, or than what pinned entries leave.
+    /// An entry exceeds the limit of the cache, or the space not taken by pinned entries.
     TooLarge {
         /// Bytes of the entry.
         bytes: u64,
-        /// Bytes that the cache has for it.
+        /// Bytes available to it.
         allowed: u64,
     },
     /// The folder could not be listed.
@@ -51,11 +52,11 @@ impl fmt::Display for CacheNotice {
             Self::Damaged { file, problem } => write!(f, "prompt cache: {file} removed: {problem}"),
             Self::Refused { entry, problem } => write!(f, "prompt cache: entry {entry} removed: {problem}"),
             Self::WritingSuspended { problem, retry } => {
-                write!(f, "prompt cache: nothing is written for {} s: {problem}", retry.as_secs())
+                write!(f, "prompt cache: writing is suspended for {} s: {problem}", retry.as_secs())
             }
-            Self::WritingResumed => f.write_str("prompt cache: entries are written again"),
+            Self::WritingResumed => f.write_str("prompt cache: writing works again"),
             Self::TooLarge { bytes, allowed } => {
-                write!(f, "prompt cache: an entry of {bytes} bytes not written; {allowed} are allowed")
+                write!(f, "prompt cache: an entry of {bytes} bytes was not written; {allowed} are available")
             }
             Self::Unlisted { problem } => write!(f, "prompt cache: the folder cannot be listed: {problem}"),
         }

@@ -1,4 +1,4 @@
-//! Settings of a cache.
+//! Options of a cache.
 
 use crate::{CacheKey, CacheNotice};
 use std::fmt;
@@ -6,32 +6,33 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Hears notices, on any thread.
+/// Receives notices, on any thread.
 pub(crate) type Listener = Arc<dyn Fn(&CacheNotice) + Send + Sync>;
 
-/// Settings of a [`PromptCache`](crate::PromptCache).
+/// Options of a [`PromptCache`](crate::PromptCache).
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct CacheOptions {
-    /// The folder; it is made, with mode 0700, if it does not exist.
+    /// The folder, created with mode 0700 if it does not exist.
     pub folder: PathBuf,
     /// Maximum bytes of all entries; 4 GiB by default.
     pub bytes_max: u64,
     /// Time without use after which an entry is removed; 30 days by default.
     pub age_max: Duration,
-    /// Key by which entries are encrypted; without it, anyone who reads the folder reads the prompts.
+    /// Key for encrypting entries; `None`, the default, stores them unencrypted, so that anyone who can read
+    /// the folder can read the prompts.
     pub key: Option<CacheKey>,
-    /// Maximum records that wait to be written, each in memory; 2 by default.
+    /// Maximum records in memory that wait to be written; 2 by default.
     pub queue_max: usize,
-    /// Time without a write after writing failed; 60 s by default.
+    /// Time for which writing is suspended after a failure; 60 s by default.
     pub retry: Duration,
-    /// Interval at which the folder is read again, for entries of other processes; 60 s by default.
+    /// Interval at which the folder is scanned for entries of other processes; 60 s by default.
     pub scan_interval: Duration,
     pub(crate) listener: Option<Listener>,
 }
 
 impl CacheOptions {
-    /// The defaults for a folder.
+    /// The default options for a folder.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
@@ -59,7 +60,7 @@ impl CacheOptions {
         self
     }
 
-    /// Sets the key by which entries are encrypted.
+    /// Sets the key for encrypting entries.
     #[must_use]
     pub fn key(mut self, key: impl Into<Option<CacheKey>>) -> Self {
         self.key = key.into();
@@ -73,14 +74,14 @@ impl CacheOptions {
         self
     }
 
-    /// Sets the time without a write after writing failed.
+    /// Sets the time for which writing is suspended after a failure.
     #[must_use]
     pub fn retry(mut self, retry: Duration) -> Self {
         self.retry = retry;
         self
     }
 
-    /// Sets the interval at which the folder is read again.
+    /// Sets the interval at which the folder is scanned.
     #[must_use]
     pub fn scan_interval(mut self, scan_interval: Duration) -> Self {
         self.scan_interval = scan_interval;

@@ -1,11 +1,11 @@
-//! The reading thread: files to records.
+//! The reading thread, which reads records from files.
 
 use crate::format::{EntryFile, FormatError};
 use crate::shared::{ENTRY, Shared, is_gone};
 use exsa_core::prompt_cache::{EntryId, ReadReply};
 use std::time::{Instant, SystemTime};
 
-/// Runs until the cache is dropped. Reads that wait then are given up.
+/// Runs until the cache is dropped. Pending reads are then abandoned.
 pub(crate) fn run(shared: &Shared) {
     while let Some((id, reply)) = next(shared) {
         let begun = Instant::now();
@@ -18,7 +18,8 @@ pub(crate) fn run(shared: &Shared) {
                 state.index.touch(id, now);
                 drop(state);
                 reply.done(record, begun.elapsed());
-                // For other processes, and the next start. Another process may have removed the file.
+                // Records the use for other processes and the next start. Another process may have removed
+                // the file.
                 let _ = shared.disk.touch(&format!("{id}{ENTRY}"), now);
             }
             Err(error) => {
@@ -39,7 +40,7 @@ fn next(shared: &Shared) -> Option<(EntryId, ReadReply)> {
     let mut state = shared.state.lock();
     loop {
         if state.is_stopping {
-            // Outside the lock: a dropped reply wakes its engine.
+            // Dropped outside the lock, since dropping a reply wakes its engine.
             let given_up = std::mem::take(&mut state.reads);
             drop(state);
             drop(given_up);
@@ -57,7 +58,7 @@ fn read(shared: &Shared, id: EntryId) -> Result<Vec<u8>, FormatError> {
     let (mut from, bytes) = shared.disk.open(&format!("{id}{ENTRY}"))?;
     let (header, file) = EntryFile::read_index(&mut *from, bytes, &shared.sealer)?;
     if file.id != id {
-        return Err(FormatError::Damaged("its name is that of another entry"));
+        return Err(FormatError::Damaged("its name belongs to another entry"));
     }
     header.read_record(&mut *from, &shared.sealer)
 }

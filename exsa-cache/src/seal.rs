@@ -11,9 +11,9 @@ pub(crate) const NONCE_BYTES: usize = 16;
 
 /// Seals and opens the blocks of files.
 ///
-/// The tag of a block covers the file's header, the number of the block and its data. Without a key it is the
-/// beginning of a BLAKE3 hash, with one that of XChaCha20-Poly1305, whose nonce is the file's random one and
-/// the number of the block.
+/// The tag of a block covers the file's header, the number of the block and its data. Without a key, it is a
+/// truncated BLAKE3 hash; with a key, it is the tag of XChaCha20-Poly1305, whose nonce consists of the file's
+/// random nonce and the number of the block.
 pub(crate) struct Sealer {
     cipher: Option<XChaCha20Poly1305>,
     key_id: [u8; 8],
@@ -34,7 +34,7 @@ impl Sealer {
         self.cipher.is_some()
     }
 
-    /// Tells keys apart; zero without a key.
+    /// Identifies the key; zero without a key.
     pub(crate) fn key_id(&self) -> [u8; 8] {
         self.key_id
     }
@@ -58,7 +58,7 @@ impl Sealer {
         }
     }
 
-    /// Decrypts `data` in place if there is a key. `false` if it does not fit `tag`.
+    /// Decrypts `data` in place if there is a key. Returns `false` if it does not match `tag`.
     pub(crate) fn open(
         &self,
         header: &[u8],

@@ -14,12 +14,12 @@ use std::fmt;
 use std::io::{self, ErrorKind, Write};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Ending of entries.
+/// File name extension of entries.
 pub(crate) const ENTRY: &str = ".kv";
-/// Ending of the empty files that pin entries.
+/// File name extension of the empty files that pin entries.
 pub(crate) const PIN: &str = ".pin";
 
-/// The parts of a cache. No lock is held while the disk is used.
+/// State shared by the cache and its threads. No lock is held during disk operations.
 pub(crate) struct Shared {
     pub(crate) disk: Box<dyn Disk>,
     pub(crate) sealer: Sealer,
@@ -31,11 +31,11 @@ pub(crate) struct Shared {
     pub(crate) scan_interval: Duration,
     listener: Option<Listener>,
     pub(crate) state: Mutex<State>,
-    /// Work for the writing thread.
+    /// Signals work for the writing thread.
     pub(crate) to_write: Condvar,
-    /// Work for the reading thread.
+    /// Signals work for the reading thread.
     pub(crate) to_read: Condvar,
-    /// A record was written, or given up.
+    /// Signals that a record was written or abandoned.
     pub(crate) written: Condvar,
 }
 
@@ -47,13 +47,13 @@ pub(crate) struct State {
     pub(crate) refused: Vec<(EntryId, String)>,
     pub(crate) is_writing: bool,
     pub(crate) reads: VecDeque<(EntryId, ReadReply)>,
-    /// Buffers for records.
+    /// Spare buffers for records.
     pub(crate) buffers: Vec<Vec<u8>>,
-    /// Time before which nothing is written after a failure.
+    /// Time until which writing is suspended after a failure.
     pub(crate) suspended: Option<Instant>,
     pub(crate) is_stopping: bool,
     pub(crate) stats: CacheStats,
-    /// Whether an entry that was too large was reported.
+    /// Whether an entry that is too large was already reported.
     pub(crate) told_too_large: bool,
 }
 
@@ -82,7 +82,7 @@ impl Shared {
         }
     }
 
-    /// Brings the index to the state of the folder, which other processes change too, and removes what is
+    /// Updates the index from the folder, which other processes also change, and removes files that are
     /// damaged, abandoned or too old.
     pub(crate) fn scan(&self) -> io::Result<()> {
         let files = self.disk.list()?;
@@ -136,7 +136,7 @@ impl Shared {
         let (mut from, bytes) = self.disk.open(name)?;
         let (_, file) = EntryFile::read_index(&mut *from, bytes, &self.sealer)?;
         if file.id != id {
-            return Err(FormatError::Damaged("its name is that of another entry"));
+            return Err(FormatError::Damaged("its name belongs to another entry"));
         }
         Ok(file)
     }
@@ -177,7 +177,8 @@ impl Shared {
     pub(crate) fn remove(&self, id: EntryId) {
         self.state.lock().index.remove(id);
         for ending in [ENTRY, PIN] {
-            // Other processes may have removed it first; a folder that cannot be changed stops writing.
+            // Another process may have removed it first. If the folder cannot be changed, writing is
+            // suspended.
             let _ = self.disk.remove(&format!("{id}{ending}"));
         }
     }
@@ -188,7 +189,7 @@ impl Shared {
         self.tell(&CacheNotice::Damaged { file: name.to_owned(), problem: problem.to_owned() });
     }
 
-    /// Writes a file that appears whole under `name`, or not at all.
+    /// Writes a file atomically under `name`.
     pub(crate) fn write_file(
         &self,
         name: &str,
@@ -198,7 +199,7 @@ impl Shared {
         let written = self.disk.create(&temporary).and_then(|mut file| {
             content(&mut &mut *file)?;
             file.sync()?;
-            // Before the file is closed, which ends its lock.
+            // Renamed before the file is closed, which releases its lock.
             self.disk.rename(&temporary, name)
         });
         if written.is_err() {
@@ -222,7 +223,7 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// The entry of a file with this ending.
+/// The id of the entry in a file name with this extension.
 fn parse_id(name: &str, ending: &str) -> Option<EntryId> {
     let digits = name.strip_suffix(ending)?.as_bytes();
     let mut id = [0; 16];
@@ -235,7 +236,7 @@ fn parse_id(name: &str, ending: &str) -> Option<EntryId> {
     Some(EntryId(id))
 }
 
-/// Whether an error says that a file is gone.
+/// Whether an error means that a file does not exist.
 pub(crate) fn is_gone(error: &io::Error) -> bool {
     error.kind() == ErrorKind::NotFound
 }

@@ -1,20 +1,20 @@
 //! Counters of a cache.
 
-/// A snapshot of a cache's counters. Counters only grow; the first four are gauges.
+/// A snapshot of a cache's counters. Counters only increase; the first four fields are gauges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CacheStats {
-    /// Entries.
+    /// Number of entries.
     pub entries: usize,
-    /// Bytes of their files.
+    /// Bytes of the entries' files.
     pub bytes: u64,
-    /// Entries that are pinned.
+    /// Pinned entries.
     pub pinned: usize,
     /// Whether writing is suspended after a failure.
     pub suspended: bool,
     /// Lookups.
     pub lookups: u64,
-    /// Lookups that found an entry.
+    /// Lookups with a result.
     pub hits: u64,
     /// Entries read.
     pub reads: u64,
@@ -28,9 +28,9 @@ pub struct CacheStats {
     pub written_bytes: u64,
     /// Writes that failed.
     pub write_failures: u64,
-    /// Entries removed for room.
+    /// Entries evicted to make room.
     pub evicted: u64,
-    /// Entries removed for their age.
+    /// Entries removed because of their age.
     pub expired: u64,
     /// Files removed because they were damaged, or refused by an engine.
     pub damaged: u64,

@@ -1,4 +1,4 @@
-//! The writing thread: records to files, removals, and the care of the folder.
+//! The writing thread, which writes records to files, removes entries and scans the folder.
 
 use crate::CacheNotice;
 use crate::format::EntryFile;
@@ -7,7 +7,7 @@ use crate::shared::{ENTRY, Shared, State};
 use exsa_core::prompt_cache::{EntryId, SavedPrompt};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Work of the thread.
+/// A job of the thread.
 enum Job {
     Write(Box<SavedPrompt>),
     Remove(EntryId, String),
@@ -55,7 +55,7 @@ fn next(shared: &Shared, scanned: Instant) -> Job {
         if due.is_zero() {
             return Job::Scan;
         }
-        // A year at most, which any clock can add.
+        // At most a year, which any clock can represent.
         shared.to_write.wait_for(&mut state, due.min(Duration::from_secs(365 * 24 * 3600)));
     }
 }
@@ -74,12 +74,12 @@ fn write(shared: &Shared, prompt: SavedPrompt) {
     }
 }
 
-/// Writes an entry, in place of those that it contains.
+/// Writes an entry and removes those that it contains.
 fn write_entry(shared: &Shared, prompt: &SavedPrompt) -> Option<CacheNotice> {
     let key = prompt.key();
     let root = shared.chains.root(&key);
     let links: Vec<_> = shared.chains.links(root, &prompt.tokens).collect();
-    // Without a whole block, nothing finds it.
+    // An entry without a whole block cannot be found.
     let id = shared.chains.entry(*links.last()?, &prompt.tokens);
     let file = EntryFile::new(id, prompt, root, &links);
     let bytes = file.bytes(prompt.record.len() as u64);
@@ -103,7 +103,7 @@ fn write_entry(shared: &Shared, prompt: &SavedPrompt) -> Option<CacheNotice> {
         let mut state = shared.state.lock();
         state.stats.write_failures += 1;
         state.suspended = Some(Instant::now() + shared.retry);
-        // Waiting records would fail as well.
+        // The waiting records would fail as well.
         let given_up: Vec<_> = state.queue.drain(..).collect();
         drop(state);
         drop(given_up);

@@ -1,4 +1,4 @@
-//! A cache in a folder: what is found again, by whom, and what is removed.
+//! A cache in a folder: lookups, isolation, and removal of entries.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -99,7 +99,7 @@ fn the_least_recently_used_entries_go_and_pinned_ones_stay() {
     let stats = cache.stats();
     assert_eq!((stats.entries, stats.pinned, stats.evicted), (3, 1, 3));
     assert!(stats.bytes <= 35_000);
-    // Pins hold after a restart, and end.
+    // Pins survive a restart, and can be removed.
     drop(cache);
     let cache = PromptCache::open(folder.options().bytes_max(12_000)).unwrap();
     assert_eq!(
@@ -162,8 +162,8 @@ fn damaged_files_are_removed_and_told() {
     let options = folder.options().on_notice(move |notice| hears.lock().unwrap().push(notice.to_string()));
     let cache = PromptCache::open(options).unwrap();
     assert_eq!((cache.stats().entries, cache.stats().damaged), (2, 3));
-    // Only a read finds damage in a record.
-    assert!(cache.record(ids[2]).unwrap_err().to_string().contains("the tag of a block is wrong"));
+    // Damage in a record is only found by reading it.
+    assert!(cache.record(ids[2]).unwrap_err().to_string().contains("the tag of a block does not match"));
     assert_eq!(cache.record(ids[3]).unwrap(), record(&prompts[3], 3000));
     let heard = heard.lock().unwrap().join("\n");
     for words in [ids[0].to_string(), ids[1].to_string(), false_name.to_string(), "another entry".to_owned()]
@@ -183,11 +183,11 @@ fn two_caches_share_a_folder() {
     two.refresh().unwrap();
     let id = entry(&two, &key(&prompt)).unwrap();
     assert_eq!(two.record(id).unwrap(), record(&prompt, 1000));
-    // A pin of one holds for the other, even before it is read.
+    // A pin by one cache applies to the other, even before it scans the folder.
     one.pin(id, true).unwrap();
     let small = PromptCache::open(folder.options().bytes_max(10)).unwrap();
     assert_eq!(small.stats().entries, 1);
-    // Both write the same entry; removal by one is no harm to the other.
+    // Both write the same entry; removal by one does not harm the other.
     let prompt = tokens(2, 200);
     put(&one, &key(&prompt), 1000);
     put(&two, &key(&prompt), 1000);
@@ -216,7 +216,7 @@ fn files_of_another_key_are_left_alone_but_take_room() {
     let cache = open(Some(1));
     let id = entry(&cache, &key(&prompt)).unwrap();
     assert_eq!(cache.record(id).unwrap(), record(&prompt, 1000));
-    // Names and contents of another key tell nothing of equal prompts.
+    // Names and contents with another key do not reveal equal prompts.
     put(&open(Some(2)), &key(&prompt), 1000);
     assert_eq!(folder.files().iter().filter(|name| names.contains(name)).count(), 1);
     drop(cache);
@@ -282,11 +282,11 @@ fn folders_that_cannot_be_used_are_refused_in_words() {
         PromptCache::open(exsa_cache::CacheOptions::new(path)).unwrap_err().to_string()
     };
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    assert!(refused(folder.path()).contains("mode 0755, allowed is 0700"));
+    assert!(refused(folder.path()).contains("its mode is 0755, but must be 0700"));
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let error = refused(&file);
-    assert!(error.contains("cannot be made") && error.contains(&file.display().to_string()), "{error}");
-    assert!(refused("/proc/exsa-cache".as_ref()).contains("cannot be made"));
+    assert!(error.contains("cannot be created") && error.contains(&file.display().to_string()), "{error}");
+    assert!(refused("/proc/exsa-cache".as_ref()).contains("cannot be created"));
 }
 
 #[test]

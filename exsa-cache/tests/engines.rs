@@ -1,4 +1,4 @@
-//! Engines with a cache in a folder: answers are those without it, and a conversation goes on after a
+//! Engines with a cache in a folder: answers equal those without it, and a conversation continues after a
 //! restart.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -21,7 +21,7 @@ fn open(folder: &Folder) -> Arc<PromptCache> {
     Arc::new(PromptCache::open(options).unwrap())
 }
 
-/// Requests of three tenants, greedy and seeded, whose prompts begin alike.
+/// Requests of three tenants, greedy and seeded, with common prefixes of prompts.
 fn requests(prompt: impl Fn(u64) -> Request) -> Vec<Request> {
     (0..12)
         .map(|seed| {
@@ -76,7 +76,7 @@ fn answers_are_equal(name: &str, model: &Arc<dyn Model>, session: &SessionOption
 
 #[test]
 fn answers_of_scripted_models_are_those_without_a_cache() {
-    // An error anywhere in a sequence shows.
+    // An error anywhere in a sequence changes the output.
     let model = ScriptedModel::ngram(9).order(usize::MAX);
     let requests = requests(|seed| Request::tokens([tokens(1, 300), tokens(seed, 40)].concat()));
     for (name, model) in [("forks", model.clone()), ("moves", model.without_fork())] {
@@ -84,7 +84,7 @@ fn answers_of_scripted_models_are_those_without_a_cache() {
     }
 }
 
-/// A conversation whose session continues only whole entries.
+/// A conversation in a session that can only continue whole entries.
 #[test]
 fn recurrent_sessions_continue_whole_conversations() {
     let model = ScriptedModel::ngram(9).order(usize::MAX).without_fork().without_truncate().shared();
@@ -97,7 +97,7 @@ fn recurrent_sessions_continue_whole_conversations() {
         let cache = open(&folder);
         let with = answers(&model, options(&cache), &[greedy(prompt.clone())]);
         assert_eq!(with[0].tokens, alone[0].tokens);
-        // All but the last token of the answer before was computed then.
+        // All but the last token of the previous answer had been computed.
         let known = if turn == 0 { 0 } else { prompt.len() - 101 };
         assert_eq!(with[0].cached, known, "turn {turn}");
         prompt.extend(&with[0].tokens);
@@ -105,13 +105,13 @@ fn recurrent_sessions_continue_whole_conversations() {
     }
 }
 
-/// Conversations whose session continues only whole entries, with one system prompt.
+/// Conversations with a common system prompt, in a session that can only continue whole entries.
 #[test]
 fn recurrent_sessions_start_from_the_end_of_a_common_system_prompt() {
     let model = ScriptedModel::ngram(9).order(usize::MAX).without_fork().without_truncate().shared();
     let folder = Folder::new("common");
-    // The first leaves multiples of the stride. The second starts there and saves the place up to which the
-    // first is the same, in whole blocks of the lookup.
+    // The first saves multiples of the stride. The second starts there, and saves the position up to which it
+    // equals the first, in whole lookup blocks.
     for (user, cached) in [(0, 0), (1, 512), (2, 640), (3, 640)] {
         let prompt = [tokens(1, 700), tokens(user + 5, 100)].concat();
         let greedy =
@@ -135,7 +135,7 @@ fn models_share_a_folder_without_confusion() {
         let alone = answers(&model, EngineOptions::default(), std::slice::from_ref(&request));
         let with = answers(&model, options(&cache), std::slice::from_ref(&request));
         assert_eq!(with[0].tokens, alone[0].tokens);
-        // Only entries that are written are found.
+        // Only written entries can be found.
         assert!(cache.flush(Duration::from_secs(60)));
     }
     assert_eq!(cache.stats().reads, 2);

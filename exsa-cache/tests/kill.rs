@@ -1,4 +1,4 @@
-//! A process that is killed while it writes: the next one starts, and gets right answers.
+//! A process that is killed while it writes: the next process starts, and its answers are correct.
 //!
 //! `EXSA_KILLS` sets how often; 20 by default, 200 for a release.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -22,7 +22,7 @@ fn model() -> ScriptedModel {
     ScriptedModel::ngram(4).order(usize::MAX).kv(1 << 14, 16)
 }
 
-/// Small enough that entries are evicted all the time.
+/// Small enough that entries are evicted continually.
 fn options(folder: &Path) -> CacheOptions {
     CacheOptions::new(folder).bytes_max(200_000).key(CacheKey::new([1; 32]))
 }
@@ -46,7 +46,7 @@ fn ask(engine: &Engine, seed: u64) -> (Vec<TokenId>, usize) {
     (answer.tokens.iter().filter_map(|token| token.id).collect(), answer.usage.cached_tokens)
 }
 
-/// The process that is killed: answers requests, whose KV is written meanwhile.
+/// The process to be killed: it answers requests, whose KV is written concurrently.
 #[test]
 #[ignore = "the child of answers_are_right_after_every_kill"]
 fn child() {
@@ -70,7 +70,7 @@ fn answers_are_right_after_every_kill() {
     let mut random = u64::from(std::process::id()) | 1;
     let (mut written, mut cached, mut torn) = (0, 0, 0);
     for kill in 0..kills {
-        // Prompts that begin like those of children before, and are not stored yet.
+        // Prompts that share prefixes with those of earlier children, and are not stored yet.
         let first = kill * 100;
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "child", "--ignored", "--nocapture", "--test-threads=1"])
@@ -99,7 +99,7 @@ fn answers_are_right_after_every_kill() {
         assert_eq!(cache.stats().damaged, 0, "files appear whole or not at all");
         assert!(
             folder.files().iter().all(|name| !name.ends_with(".tmp")),
-            "what a dead process left is gone"
+            "temporary files of killed processes are removed"
         );
         for seed in first..first + 4 {
             let (tokens, from_cache) = ask(&engine, seed);

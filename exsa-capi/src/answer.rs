@@ -10,41 +10,41 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
-/// Reason for the end of an answer.
+/// Finish reason of an answer.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExsaFinish {
-    /// The answer has not ended, its end was not read, or another thread is reading it.
+    /// The answer has not ended, its end was not read yet, or another thread is reading it.
     None = 0,
     /// The model ended its answer, or a stop string appeared.
     Stop = 1,
-    /// The maximum of tokens was generated, or the context was full.
+    /// The token limit was reached, or the context is full.
     Length = 2,
-    /// A call of a tool was complete.
+    /// A tool call was complete.
     ToolCall = 3,
     /// A banned string could not be avoided.
     BannedString = 4,
     /// The request was cancelled.
     Cancelled = 5,
-    /// A time limit of the request passed.
+    /// A deadline of the request passed.
     Timeout = 6,
     /// The request failed.
     Failed = 7,
-    /// A reason that this header does not know.
+    /// A reason that is not in this header.
     Other = 8,
 }
 
-/// Tokens and times of a request. Later versions may add fields at the end.
+/// Token counts and times of a request. Later versions may add fields at the end.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ExsaUsage {
-    /// Tokens of the prompt, BOS included.
+    /// Prompt tokens, including BOS.
     pub prompt_tokens: u64,
     /// Prompt tokens whose KV was cached.
     pub cached_tokens: u64,
-    /// Tokens generated, the one that ended the answer included.
+    /// Generated tokens, including the one that ended the answer.
     pub completion_tokens: u64,
-    /// Seed that was used.
+    /// The seed of the answer.
     pub seed: u64,
     /// Seconds from submission to admission; negative if it was never admitted.
     pub queue_seconds: f64,
@@ -54,22 +54,22 @@ pub struct ExsaUsage {
     pub total_seconds: f64,
 }
 
-/// An answer in the making: a handle of exsa_engine_submit. One thread at a time may read it; any thread may
-/// cancel it meanwhile. It may be freed before or after its engine.
+/// An answer in progress: a handle from exsa_engine_submit. Only one thread at a time may read it; any thread
+/// may cancel it meanwhile. It may be freed before or after its engine.
 pub struct ExsaAnswer {
     cancel: CancelHandle,
     reader: Mutex<Reader>,
 }
 
-/// Handles are used by several threads at once.
+/// Handles are used by several threads concurrently.
 const _: () = {
     const fn shared<T: Send + Sync>() {}
     shared::<ExsaAnswer>();
 };
 
 struct Reader {
-    // Before the engine, which ends with the last handle: a request is not cancelled in an engine that has
-    // ended.
+    // Dropped before the engine, which ends with the last handle, so that the request is not cancelled in an
+    // engine that has ended.
     stream: TextStream,
     piece: Piece,
     /// Keeps the engine running.
@@ -100,7 +100,7 @@ impl ExsaAnswer {
 }
 
 impl Reader {
-    /// The next text into `piece`.
+    /// Reads the next text into `piece`.
     fn next_text(&mut self, timeout: Duration) -> Result<ExsaStatus> {
         match self.stream.next_timeout(timeout) {
             Some(text) => self.piece.set(&text?),
@@ -109,7 +109,7 @@ impl Reader {
         Ok(ExsaStatus::Ok)
     }
 
-    /// The next event as JSON into `piece`.
+    /// Reads the next event as JSON into `piece`.
     fn next_event(&mut self, timeout: Duration) -> Result<ExsaStatus> {
         let Some(event) = self.stream.get_mut().next_timeout(timeout) else { return Ok(self.nothing()) };
         let json = serde_json::to_string(&event)
@@ -118,20 +118,20 @@ impl Reader {
         Ok(ExsaStatus::Ok)
     }
 
-    /// Status where nothing was read.
+    /// Returns the status if nothing was read.
     fn nothing(&mut self) -> ExsaStatus {
         self.piece.set("");
         if self.stream.finished().is_some() { ExsaStatus::End } else { ExsaStatus::Pending }
     }
 }
 
-/// Waits at most `timeout_ms` milliseconds for the next piece of text (0: not at all; negative: without a
-/// limit), and stores where it is and its length in bytes.
+/// Waits for the next piece of text, for at most `timeout_ms` milliseconds (0: does not wait; negative: no
+/// limit), and stores its address and its length in bytes.
 ///
-/// Returns EXSA_STATUS_OK with a piece, EXSA_STATUS_PENDING if none came in time, EXSA_STATUS_END after the
-/// last, and EXSA_STATUS_FAILED once if the request failed. A piece is UTF-8, not empty, ends with NUL, and
-/// is valid until the next call that reads the answer or frees it. Joined, the pieces are the text of the
-/// first answer, without reasoning and calls of tools (exsa_answer_next_event). One thread at a time.
+/// Returns EXSA_STATUS_OK with a piece, EXSA_STATUS_PENDING on timeout, EXSA_STATUS_END after the last piece,
+/// and EXSA_STATUS_FAILED once if the request failed. A piece is UTF-8, not empty, NUL-terminated, and valid
+/// until the next call that reads or frees the answer. The concatenated pieces are the text of the first
+/// answer, without reasoning and tool calls (for these, use exsa_answer_next_event). One thread at a time.
 ///
 /// # Safety
 ///
@@ -149,9 +149,9 @@ pub unsafe extern "C" fn exsa_answer_next(
 }
 
 /// Like exsa_answer_next, for the next event as JSON: {"type": "token", ...}, also "reasoning", "tool_call",
-/// "malformed_tool_call", "prompt", "answer_finished" and at last "finished", whose "reason" has the error of
-/// a request that failed. Text of events that are read by it does not come by exsa_answer_next. One thread at
-/// a time.
+/// "malformed_tool_call", "prompt", "answer_finished" and finally "finished", whose "reason" has the error of
+/// a failed request. Text that was read as an event is not returned by exsa_answer_next. One thread at a
+/// time.
 ///
 /// # Safety
 ///
@@ -168,7 +168,7 @@ pub unsafe extern "C" fn exsa_answer_next_event(
     unsafe { read(answer, timeout_ms, json, len, Reader::next_event) }
 }
 
-/// The body of the functions that read.
+/// Body of the reading functions.
 ///
 /// # Safety
 ///
@@ -197,8 +197,8 @@ unsafe fn read(
     })
 }
 
-/// Cancels the request; no effect once it has ended. What was generated before, and the end, can still be
-/// read. Any thread, also while another one reads the answer.
+/// Cancels the request; no effect once it has ended. Text generated before, and the end, can still be read.
+/// Any thread, even while another one reads the answer.
 ///
 /// # Safety
 ///
@@ -212,8 +212,8 @@ pub unsafe extern "C" fn exsa_answer_cancel(answer: *const ExsaAnswer) -> ExsaSt
     })
 }
 
-/// Reason for the end of the answer, once EXSA_STATUS_END or EXSA_STATUS_FAILED was read; EXSA_FINISH_NONE
-/// before, for a null answer, and while another thread reads. Any thread.
+/// Returns the finish reason, once EXSA_STATUS_END or EXSA_STATUS_FAILED was read; EXSA_FINISH_NONE before,
+/// for a null answer, and while another thread reads. Any thread.
 ///
 /// # Safety
 ///
@@ -226,9 +226,9 @@ pub unsafe extern "C" fn exsa_answer_finish(answer: *const ExsaAnswer) -> ExsaFi
     reader.stream.finished().map_or(ExsaFinish::None, |finished| finish(&finished.reason))
 }
 
-/// Stores tokens, times and seed of the request in `usage`, which has room for `size` bytes:
-/// sizeof(ExsaUsage). Bytes behind the fields that the library knows are zeroed; a smaller size is refused.
-/// Returns EXSA_STATUS_PENDING before the end was read. Any thread while none reads.
+/// Stores token counts, times and seed of the request in `usage`, which has room for `size` bytes: pass
+/// sizeof(ExsaUsage). Bytes after the fields known to the library are zeroed; a smaller size is refused.
+/// Returns EXSA_STATUS_PENDING until the end was read. Any thread while none reads.
 ///
 /// # Safety
 ///
@@ -272,10 +272,10 @@ pub unsafe extern "C" fn exsa_answer_usage(
     })
 }
 
-/// Largest structure that a later header may have.
+/// Maximum size of the structure in a later header.
 const USAGE_BYTES_MAX: usize = 4096;
 
-/// Frees an answer; null is allowed. A request that still runs is cancelled.
+/// Frees an answer; null is allowed. A running request is cancelled.
 ///
 /// # Safety
 ///

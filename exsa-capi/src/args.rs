@@ -1,16 +1,16 @@
-//! Arguments of C as values of Rust, checked as far as pointers can be.
+//! Converts C arguments to Rust values, with all checks that are possible on pointers.
 
 use crate::error::{ExsaStatus, Failure, Result};
 use std::ffi::{CStr, c_char};
 
-/// Bytes of a slice at most, as the language requires.
+/// Maximum bytes of a slice in Rust.
 const BYTES_MAX: usize = isize::MAX as usize;
 
 fn null(name: &str) -> Failure {
     Failure::new(ExsaStatus::NullPointer, format!("{name} is null"))
 }
 
-/// A handle.
+/// Returns a handle as a reference.
 ///
 /// # Safety
 ///
@@ -20,7 +20,7 @@ pub(crate) unsafe fn handle<'a, T>(handle: *const T, name: &str) -> Result<&'a T
     unsafe { handle.as_ref() }.ok_or_else(|| null(name))
 }
 
-/// A handle that the call changes.
+/// Returns a handle as a mutable reference.
 ///
 /// # Safety
 ///
@@ -30,7 +30,7 @@ pub(crate) unsafe fn handle_mut<'a, T>(handle: *mut T, name: &str) -> Result<&'a
     unsafe { handle.as_mut() }.ok_or_else(|| null(name))
 }
 
-/// Stores a result, where the caller need not have stored anything yet.
+/// Writes a result to a location that may be uninitialized.
 ///
 /// # Safety
 ///
@@ -44,7 +44,7 @@ pub(crate) unsafe fn put<T>(place: *mut T, value: T, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// A text that ends with NUL.
+/// Reads a NUL-terminated text.
 ///
 /// # Safety
 ///
@@ -61,7 +61,7 @@ pub(crate) unsafe fn text<'a>(text: *const c_char, name: &str) -> Result<&'a str
     })
 }
 
-/// An array; a null pointer is one only without elements.
+/// Reads an array; a null pointer is only allowed for an empty one.
 ///
 /// # Safety
 ///
@@ -119,7 +119,7 @@ pub(crate) fn too_small(needed: usize, capacity: usize) -> Failure {
     Failure::new(ExsaStatus::BufferTooSmall, problem)
 }
 
-/// Moves a new handle to `place`.
+/// Stores a new handle in `place`.
 ///
 /// # Safety
 ///
@@ -130,7 +130,7 @@ pub(crate) unsafe fn give<T>(value: T, place: *mut *mut T) -> Result<ExsaStatus>
     Ok(ExsaStatus::Ok)
 }
 
-/// Clears the place for a new handle, so that it is null where the call fails.
+/// Sets the location of a new handle to null, for the case that the call fails.
 ///
 /// # Safety
 ///
@@ -140,7 +140,7 @@ pub(crate) unsafe fn clear<T>(place: *mut *mut T) -> Result<()> {
     unsafe { put(place, std::ptr::null_mut(), "the place for the handle") }
 }
 
-/// Frees a handle; null is none.
+/// Frees a handle; null is allowed.
 ///
 /// # Safety
 ///
@@ -148,7 +148,7 @@ pub(crate) unsafe fn clear<T>(place: *mut *mut T) -> Result<()> {
 /// thread.
 pub(crate) unsafe fn free<T>(handle: *mut T) {
     if !handle.is_null() {
-        // A destructor that panics must not pass.
+        // A panicking destructor must not unwind into C.
         crate::error::guard(|| {
             // SAFETY: the caller's promise: the box was made for this pointer and is taken back once.
             drop(unsafe { Box::from_raw(handle) });

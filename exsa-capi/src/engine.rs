@@ -1,4 +1,4 @@
-//! An engine: loading, submitting, tokens, vectors, adapters.
+//! Engine functions: loading, submitting, tokens, embeddings, adapters.
 
 use crate::answer::ExsaAnswer;
 use crate::args::{array, clear, copy_out, free, give, handle, put, text, too_small};
@@ -8,15 +8,15 @@ use crate::request::ExsaRequest;
 use exsa::{Engine, ModelSource};
 use std::ffi::{CString, c_char};
 
-/// A loaded model and the thread that serves it: a handle of exsa_engine_load. Any number of threads may use
-/// it at the same time. It may be freed before its answers, which then go on to their ends.
+/// A loaded model and the thread that serves it: a handle from exsa_engine_load. Any number of threads may
+/// use it concurrently. It may be freed before its answers, which then run to their end.
 #[derive(Debug)]
 pub struct ExsaEngine {
     engine: Engine,
     name: CString,
 }
 
-/// Handles are used by several threads at once.
+/// Handles are used by several threads concurrently.
 const _: () = {
     const fn shared<T: Send + Sync>() {}
     shared::<ExsaEngine>();
@@ -54,7 +54,7 @@ pub unsafe extern "C" fn exsa_engine_load(
     })
 }
 
-/// Loads a GGUF from memory; the bytes are copied. Otherwise as exsa_engine_load. Any thread.
+/// Loads a GGUF from memory; the bytes are copied. Otherwise like exsa_engine_load. Any thread.
 ///
 /// # Safety
 ///
@@ -79,8 +79,8 @@ pub unsafe extern "C" fn exsa_engine_load_bytes(
     })
 }
 
-/// Frees the handle of an engine; null is allowed. The engine ends with the last of its answers, and this
-/// call waits for that if none is left. Answers go on until their own handles are freed.
+/// Frees the handle of an engine; null is allowed. The engine ends with the last of its answers; if there is
+/// none, this call waits until it has ended. Answers continue until their own handles are freed.
 ///
 /// # Safety
 ///
@@ -91,7 +91,7 @@ pub unsafe extern "C" fn exsa_engine_free(engine: *mut ExsaEngine) {
     unsafe { free(engine) }
 }
 
-/// Submits a request and returns at once with the handle of its answer. Any thread.
+/// Submits a request and returns immediately with a handle of its answer. Any thread.
 ///
 /// # Safety
 ///
@@ -138,9 +138,9 @@ pub unsafe extern "C" fn exsa_engine_count_tokens(
     })
 }
 
-/// Copies the token ids of a text to `tokens`, which has room for `capacity`, and stores their number in
-/// `len`, also where it returns EXSA_STATUS_BUFFER_TOO_SMALL. BOS and EOS are not added, and text that spells
-/// a control token stays text. Any thread.
+/// Copies the token ids of a text to `tokens`, which has room for `capacity` ids, and stores their number in
+/// `len`, also if it returns EXSA_STATUS_BUFFER_TOO_SMALL. BOS and EOS are not added, and control tokens in
+/// the text are encoded as plain text. Any thread.
 ///
 /// # Safety
 ///
@@ -163,9 +163,9 @@ pub unsafe extern "C" fn exsa_engine_tokenize(
     })
 }
 
-/// Copies the text of token ids to `output`, which has room for `capacity` bytes, NUL included, and stores
-/// its length with NUL in `len`, also where it returns EXSA_STATUS_BUFFER_TOO_SMALL. Control tokens have no
-/// text; bytes that are not UTF-8 become U+FFFD. Any thread.
+/// Copies the text of token ids to `output`, which has room for `capacity` bytes including NUL, and stores
+/// its length with NUL in `len`, also if it returns EXSA_STATUS_BUFFER_TOO_SMALL. Control tokens have no
+/// text; invalid UTF-8 becomes U+FFFD. Any thread.
 ///
 /// # Safety
 ///
@@ -189,9 +189,9 @@ pub unsafe extern "C" fn exsa_engine_detokenize(
     })
 }
 
-/// Embeds `count` texts and waits for their vectors, which it copies to `values` one after the other, each
-/// with exsa_engine_embedding_width values and a length of 1. `capacity` is the room in values. A model that
-/// was not made for it needs exsa_options_set_pooling. Any thread.
+/// Embeds `count` texts, blocks until their vectors are ready, and copies these to `values` one after
+/// another, each with exsa_engine_embedding_width values and length 1. `capacity` is the room in values. A
+/// model without a pooling type of its own needs exsa_options_set_pooling. Any thread.
 ///
 /// # Safety
 ///
@@ -209,7 +209,7 @@ pub unsafe extern "C" fn exsa_engine_embed(
         // SAFETY: the caller's promise, for both arguments.
         let (engine, texts) = unsafe { (handle(engine, "engine")?, array(texts, count, "texts")?) };
         let width = engine.engine.model().n_embd;
-        // Before the work, not after it.
+        // Checked before the work, not after it.
         match count.checked_mul(width) {
             Some(needed) if needed <= capacity => {}
             needed => return Err(too_small(needed.unwrap_or(usize::MAX), capacity)),
@@ -231,8 +231,8 @@ pub unsafe extern "C" fn exsa_engine_embed(
     })
 }
 
-/// Loads an adapter (LoRA, a GGUF file) that requests can use from now on by its name; passes go on
-/// meanwhile. Any thread.
+/// Loads a LoRA adapter (a GGUF file) that requests can then use by name; passes continue meanwhile. Any
+/// thread.
 ///
 /// # Safety
 ///
@@ -252,7 +252,7 @@ pub unsafe extern "C" fn exsa_engine_load_adapter(
     })
 }
 
-/// Unloads an adapter. Requests that use it go on with it. Any thread.
+/// Unloads an adapter. Running requests keep using it. Any thread.
 ///
 /// # Safety
 ///
@@ -270,7 +270,8 @@ pub unsafe extern "C" fn exsa_engine_unload_adapter(
     })
 }
 
-/// Name of the model, from its file. Valid until the engine is freed; null for a null engine. Any thread.
+/// Returns the name of the model, from its file. Valid until the engine is freed; null for a null engine. Any
+/// thread.
 ///
 /// # Safety
 ///
@@ -281,7 +282,8 @@ pub unsafe extern "C" fn exsa_engine_model_name(engine: *const ExsaEngine) -> *c
     unsafe { engine.as_ref() }.map_or(std::ptr::null(), |engine| engine.name.as_ptr())
 }
 
-/// Maximum tokens of one sequence, prompt and answer together; 0 for a null engine. Any thread.
+/// Returns the context length: the maximum tokens of a sequence, prompt and answer together; 0 for a null
+/// engine. Any thread.
 ///
 /// # Safety
 ///
@@ -292,7 +294,7 @@ pub unsafe extern "C" fn exsa_engine_context_tokens(engine: *const ExsaEngine) -
     unsafe { engine.as_ref() }.map_or(0, |engine| engine.engine.info().capabilities.context_tokens_max)
 }
 
-/// Number of token ids, from 0; 0 for a null engine. Any thread.
+/// Returns the vocabulary size; 0 for a null engine. Any thread.
 ///
 /// # Safety
 ///
@@ -303,7 +305,7 @@ pub unsafe extern "C" fn exsa_engine_vocabulary_size(engine: *const ExsaEngine) 
     unsafe { engine.as_ref() }.map_or(0, |engine| engine.engine.model().n_vocab)
 }
 
-/// Values of a text's vector; 0 for a null engine. Any thread.
+/// Returns the number of values of an embedding; 0 for a null engine. Any thread.
 ///
 /// # Safety
 ///

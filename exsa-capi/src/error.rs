@@ -1,4 +1,4 @@
-//! Status of calls, the last failure of a thread, and the wall that panics stop at.
+//! Status codes, the last failure of a thread, and the boundary that stops panics.
 
 use exsa::Error;
 use exsa::core::SubmitError;
@@ -10,37 +10,37 @@ use std::cell::RefCell;
 use std::ffi::{CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Result of a call. Negative values are failures, whose message exsa_last_error has.
+/// Result of a call. Negative values are failures, described by exsa_last_error.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExsaStatus {
-    /// The call did its work.
+    /// Success.
     Ok = 0,
-    /// Nothing has come within the timeout.
+    /// Nothing arrived within the timeout.
     Pending = 1,
-    /// The answer has ended; everything was read.
+    /// The answer has ended and everything was read.
     End = 2,
-    /// A pointer is null that must not be.
+    /// A required pointer is null.
     NullPointer = -1,
     /// A text is not UTF-8.
     InvalidUtf8 = -2,
-    /// An argument is out of its range, or does not fit the state of the handle.
+    /// An argument is out of range, or does not fit the state of the handle.
     InvalidArgument = -3,
-    /// The caller's buffer is too small; the length that is needed was stored.
+    /// The caller's buffer is too small; the required length was stored.
     BufferTooSmall = -4,
     /// The model or the adapter could not be loaded.
     Load = -5,
-    /// The request was refused: it does not fit the model or its limits.
+    /// The request was refused: it exceeds the limits of the model.
     Refused = -6,
-    /// The request was refused because too many are waiting. The same request may be accepted later.
+    /// The request was refused because the queue is full. A later retry may be accepted.
     Busy = -7,
     /// The request failed after it was accepted.
     Failed = -8,
-    /// A defect of the library: it panicked. The handle may be freed and should not be used otherwise.
+    /// A bug in the library: it panicked. The handle may be freed and should not be used otherwise.
     Panic = -9,
 }
 
-/// A failure before it becomes a status and a message.
+/// A failure before it becomes status and message.
 #[derive(Debug)]
 pub(crate) struct Failure {
     status: ExsaStatus,
@@ -81,7 +81,7 @@ impl From<SubmitError> for Failure {
     }
 }
 
-/// Conversions of errors that have one status each.
+/// Conversions of errors with one status each.
 macro_rules! failures {
     ($($error:ty => $status:ident),+) => {$(
         impl From<$error> for Failure {
@@ -104,37 +104,38 @@ thread_local! {
     static LAST: RefCell<Last> = RefCell::new(Last { status: ExsaStatus::Ok, message: CString::default() });
 }
 
-/// Status of the last call of this thread that failed; EXSA_STATUS_OK if none has. Calls that succeed leave
+/// Returns the status of the last failed call of this thread; EXSA_STATUS_OK if none has failed. Successful
+/// calls do not reset it.
 /// it.
 #[unsafe(no_mangle)]
 pub extern "C" fn exsa_last_error_status() -> ExsaStatus {
     LAST.try_with(|last| last.borrow().status).unwrap_or(ExsaStatus::Ok)
 }
 
-/// Message of the last call of this thread that failed: which argument or file was wrong, and what is
-/// allowed. Empty if none has failed; never null. Valid until the next call of this thread that fails, and
-/// not after the thread has ended.
+/// Returns the message of the last failed call of this thread: the invalid argument or file, and the allowed
+/// values. Empty if none has failed; never null. Valid until the next failed call of this thread, but not
+/// after the thread has ended.
 #[unsafe(no_mangle)]
 pub extern "C" fn exsa_last_error() -> *const c_char {
     LAST.try_with(|last| last.borrow().message.as_ptr()).unwrap_or(c"".as_ptr())
 }
 
-/// Runs the body of a function. A failure or a panic becomes the thread's last error.
+/// Runs the body of a function. A failure or a panic becomes the thread's last failure.
 pub(crate) fn guard(body: impl FnOnce() -> Result<ExsaStatus>) -> ExsaStatus {
-    // Handles hold no state that an unwound call leaves half changed: engines and streams check themselves,
-    // and a lock of an answer is poisoned.
+    // Handles have no state that an interrupted call leaves inconsistent: engines and streams check
+    // themselves, and the lock of an answer is poisoned.
     let failure = match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(status)) => return status,
         Ok(Err(failure)) => failure,
         Err(panic) => {
             let message = format!("the library panicked: {}", panic_text(&*panic));
-            // Its destructor could panic in turn.
+            // Its destructor could panic, too.
             std::mem::forget(panic);
             Failure::new(ExsaStatus::Panic, message)
         }
     };
     let Failure { status, message } = failure;
-    // A thread that is ending has no place for it.
+    // The storage of a thread that is ending is gone.
     let _ = LAST.try_with(|last| *last.borrow_mut() = Last { status, message: c_text(message) });
     status
 }
@@ -149,7 +150,7 @@ pub(crate) fn guard_pointer<T>(body: impl FnOnce() -> Result<*mut T>) -> *mut T 
     pointer
 }
 
-/// The text for C. A NUL inside, which would cut it, is replaced.
+/// Converts a text for C. A NUL inside would truncate it and is replaced.
 pub(crate) fn c_text(text: String) -> CString {
     CString::new(text).unwrap_or_else(|error| {
         let text = String::from_utf8_lossy(&error.into_vec()).replace('\0', "\u{fffd}");

@@ -2,7 +2,7 @@
 //!
 //! Functions take and return opaque handles, report an [`ExsaStatus`], and keep the message of a failure for
 //! the calling thread. No panic crosses the boundary. `README.md` has the rules for callers; the
-//! documentation of a function here is its comment in the header, which cbindgen makes
+//! documentation of a function becomes its comment in the header, which cbindgen generates
 //! (`scripts/make-header`).
 
 #![warn(missing_debug_implementations)]

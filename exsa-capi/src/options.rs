@@ -18,13 +18,13 @@ const BACKENDS: &[(&str, Backend)] = &[
     ("llamacpp", Backend::LlamaCpp),
 ];
 
-/// Progress of loading: bytes loaded, bytes in all, and the pointer that was set with the function. Return
-/// true to go on, false to cancel the load. It is called by the thread that loads or by one of the library,
-/// never by two at one time, and not after the load.
+/// Progress callback of a load: bytes loaded, total bytes, and the user pointer. Return true to continue,
+/// false to cancel the load. It is called by the loading thread or a thread of the library, never
+/// concurrently, and not after the load.
 pub type ExsaProgress = Option<unsafe extern "C" fn(done: u64, total: u64, user_data: *mut c_void) -> bool>;
 
-/// Options of an engine: a handle of exsa_options_new. What is not set keeps its default. One thread at a
-/// time may use it.
+/// Options of an engine: a handle from exsa_options_new. Unset options keep their defaults. Only one thread
+/// at a time may use it.
 #[derive(Clone, Debug, Default)]
 pub struct ExsaOptions {
     backend: Option<Backend>,
@@ -50,27 +50,27 @@ enum Backend {
     LlamaCpp,
 }
 
-/// The host's function and its pointer.
+/// The host's callback and its pointer.
 #[derive(Clone, Copy, Debug)]
 struct Progress {
     call: unsafe extern "C" fn(u64, u64, *mut c_void) -> bool,
     user_data: *mut c_void,
 }
 
-// SAFETY: the library only passes the pointer on; exsa_options_set_progress demands that the function may be
+// SAFETY: the library only passes the pointer on; exsa_options_set_progress requires that the function may be
 // called with it from another thread.
 unsafe impl Send for Progress {}
 
 impl Progress {
     fn report(self, done: u64, total: u64) -> bool {
-        // SAFETY: exsa_options_set_progress demands a function that may be called with its pointer until the
+        // SAFETY: exsa_options_set_progress requires a function that may be called with its pointer until the
         // load ends.
         unsafe { (self.call)(done, total, self.user_data) }
     }
 }
 
 impl ExsaOptions {
-    /// The builder with these options.
+    /// Returns a builder with these options.
     pub(crate) fn builder(&self) -> EngineBuilder {
         let mut builder = EngineBuilder::default();
         match self.backend {
@@ -99,7 +99,7 @@ impl ExsaOptions {
         self.limits(builder)
     }
 
-    /// Sets what concerns the session and its limits.
+    /// Applies the session options and limits.
     fn limits(&self, mut builder: EngineBuilder) -> EngineBuilder {
         if let Some(tokens) = self.context_tokens {
             builder = builder.context_tokens(tokens);
@@ -126,14 +126,14 @@ impl ExsaOptions {
     }
 }
 
-/// Makes options that are all at their defaults. Null if memory is short. Free them with exsa_options_free.
-/// Any thread.
+/// Creates options with all defaults. Null if memory is exhausted. Free them with exsa_options_free. Any
+/// thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn exsa_options_new() -> *mut ExsaOptions {
     guard_pointer(|| Ok(Box::into_raw(Box::default())))
 }
 
-/// Frees options; null is allowed. Engines loaded with them go on.
+/// Frees options; null is allowed. Engines loaded with them are not affected.
 ///
 /// # Safety
 ///
@@ -144,7 +144,7 @@ pub unsafe extern "C" fn exsa_options_free(options: *mut ExsaOptions) {
     unsafe { free(options) }
 }
 
-/// Changes options, in the body of a function with a handle.
+/// Changes options, as the body of a setter.
 ///
 /// # Safety
 ///
@@ -157,7 +157,7 @@ unsafe fn set(options: *mut ExsaOptions, change: impl FnOnce(&mut ExsaOptions) -
     })
 }
 
-/// Sets the threads that load the model and compute; 0 for the default, one for each physical core.
+/// Sets the number of threads for loading and computing; 0 for the default, one per physical core.
 ///
 /// # Safety
 ///
@@ -173,8 +173,8 @@ pub unsafe extern "C" fn exsa_options_set_threads(options: *mut ExsaOptions, thr
     }
 }
 
-/// Sets the maximum tokens of one sequence, prompt and answer together; by default the context length of the
-/// model.
+/// Sets the context length: the maximum tokens of a sequence, prompt and answer together; by default the
+/// context length of the model.
 ///
 /// # Safety
 ///
@@ -193,7 +193,7 @@ pub unsafe extern "C" fn exsa_options_set_context_tokens(
     }
 }
 
-/// Sets the maximum sequences that are computed at one time; 16 by default.
+/// Sets the maximum number of concurrent sequences; 16 by default.
 ///
 /// # Safety
 ///
@@ -212,7 +212,7 @@ pub unsafe extern "C" fn exsa_options_set_sequences(
     }
 }
 
-/// Sets the maximum tokens of one forward pass; 512 by default.
+/// Sets the maximum tokens per forward pass; 512 by default.
 ///
 /// # Safety
 ///
@@ -231,7 +231,8 @@ pub unsafe extern "C" fn exsa_options_set_batch_tokens(
     }
 }
 
-/// Sets the maximum requests that wait; 1,024 by default. Further ones are refused with EXSA_STATUS_BUSY.
+/// Sets the maximum number of waiting requests; 1,024 by default. Further ones are refused with
+/// EXSA_STATUS_BUSY.
 ///
 /// # Safety
 ///
@@ -247,7 +248,7 @@ pub unsafe extern "C" fn exsa_options_set_queue(options: *mut ExsaOptions, reque
     }
 }
 
-/// Sets the maximum bytes of the KV cache; 1 GiB by default.
+/// Sets the maximum size of the KV cache in bytes; 1 GiB by default.
 ///
 /// # Safety
 ///
@@ -279,8 +280,8 @@ pub unsafe extern "C" fn exsa_options_set_memory(options: *mut ExsaOptions, byte
     }
 }
 
-/// Sets the element types of cached keys and values by name: "f32", "f16" (the default), "bf16", "q8_0",
-/// "q4_0". A type that the backend lacks fails the load, with the list of its types.
+/// Sets the element types of cached keys and values: "f32", "f16" (the default), "bf16", "q8_0", "q4_0". If
+/// the backend does not support a type, the load fails with the list of supported types.
 ///
 /// # Safety
 ///
@@ -301,7 +302,7 @@ pub unsafe extern "C" fn exsa_options_set_kv_types(
     }
 }
 
-/// Sets the goal of the scheduler by name: "latency", "throughput" or "balanced" (the default).
+/// Sets the scheduler mode: "latency", "throughput" or "balanced" (the default).
 ///
 /// # Safety
 ///
@@ -318,8 +319,7 @@ pub unsafe extern "C" fn exsa_options_set_mode(options: *mut ExsaOptions, mode: 
     }
 }
 
-/// Sets how token vectors become the vector of a text: "mean", "first" or "last"; by default as the model
-/// says.
+/// Sets the pooling of embeddings: "mean", "first" or "last"; by default that of the model.
 ///
 /// # Safety
 ///
@@ -339,7 +339,7 @@ pub unsafe extern "C" fn exsa_options_set_pooling(
     }
 }
 
-/// Sets the backend by name: "candle" (the default), or "llamacpp" in a library that was built with it.
+/// Sets the backend: "candle" (the default), or "llamacpp" if the library was built with it.
 ///
 /// # Safety
 ///
@@ -359,7 +359,7 @@ pub unsafe extern "C" fn exsa_options_set_backend(
     }
 }
 
-/// Sets the device by the backend's name for it, such as "cpu"; by default the first of the backend.
+/// Sets the device by the backend's name for it, such as "cpu"; by default the backend's first device.
 ///
 /// # Safety
 ///
@@ -379,7 +379,7 @@ pub unsafe extern "C" fn exsa_options_set_device(
     }
 }
 
-/// Loads a smaller model with the same vocabulary beside the model, which drafts for it.
+/// Loads a draft model for speculative decoding: a smaller model with the same vocabulary.
 ///
 /// # Safety
 ///
@@ -399,7 +399,7 @@ pub unsafe extern "C" fn exsa_options_set_draft_model(
     }
 }
 
-/// Reports the progress of loading to `progress`; null for none, the default.
+/// Sets the progress callback of loads; null for none, the default.
 ///
 /// # Safety
 ///
@@ -425,7 +425,7 @@ fn kv_type(name: &str) -> Result<KvType> {
     named(name, "KV type", &KvType::ALL.map(|kv_type| (kv_type.name(), kv_type)))
 }
 
-/// The value with this name.
+/// Looks up a value by name.
 fn named<T: Copy>(name: &str, option: &str, values: &[(&str, T)]) -> Result<T> {
     if let Some((_, value)) = values.iter().find(|(known, _)| *known == name) {
         return Ok(*value);

@@ -1,4 +1,4 @@
-//! A request: prompt, sampling, limits.
+//! Request functions: prompt, sampling, limits.
 
 use crate::args::{array, clear, free, give, handle_mut, text};
 use crate::error::{ExsaStatus, Failure, Result, guard, guard_pointer};
@@ -7,8 +7,8 @@ use exsa::{Constraint, Message, Prompt, Request};
 use std::ffi::c_char;
 use std::time::Duration;
 
-/// A request for generated text: a handle of exsa_request_new or exsa_request_from_json. It can be submitted
-/// as often as wanted, to any engine. One thread at a time may use it.
+/// A generation request: a handle from exsa_request_new or exsa_request_from_json. It can be submitted any
+/// number of times, to any engine. Only one thread at a time may use it.
 #[derive(Clone, Debug)]
 pub struct ExsaRequest {
     request: Request,
@@ -20,16 +20,16 @@ impl ExsaRequest {
     }
 }
 
-/// Makes a request: a conversation without messages and with default settings. Null if memory is short. Free
-/// it with exsa_request_free. Any thread.
+/// Creates a request: a conversation without messages, with default settings. Null if memory is exhausted.
+/// Free it with exsa_request_free. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn exsa_request_new() -> *mut ExsaRequest {
     guard_pointer(|| Ok(Box::into_raw(Box::new(ExsaRequest { request: Request::chat([]) }))))
 }
 
-/// Makes a request from JSON in the form of OpenAI's API: "messages" or "prompt", and any further field that
-/// the documentation of the crate exsa-core lists, such as "tools", "response_format", "logprobs" and "n".
-/// Nothing is filtered: do not pass on JSON of strangers. Any thread.
+/// Creates a request from JSON in the form of OpenAI's API: "messages" or "prompt", and any further field
+/// documented by the crate exsa-core, such as "tools", "response_format", "logprobs" and "n". Nothing is
+/// filtered: do not pass untrusted JSON. Any thread.
 ///
 /// # Safety
 ///
@@ -51,7 +51,7 @@ pub unsafe extern "C" fn exsa_request_from_json(
     })
 }
 
-/// Frees a request; null is allowed. Answers to it go on.
+/// Frees a request; null is allowed. Its answers are not affected.
 ///
 /// # Safety
 ///
@@ -62,7 +62,7 @@ pub unsafe extern "C" fn exsa_request_free(request: *mut ExsaRequest) {
     unsafe { free(request) }
 }
 
-/// Changes a request, in the body of a function with a handle.
+/// Changes a request, as the body of a setter.
 ///
 /// # Safety
 ///
@@ -75,8 +75,8 @@ unsafe fn set(request: *mut ExsaRequest, change: impl FnOnce(&mut Request) -> Re
     })
 }
 
-/// Adds a message to the conversation: `role` is "system", "user", "assistant", "tool" or another that the
-/// model's chat template knows. A prompt that was set before is replaced.
+/// Adds a message to the conversation: `role` is "system", "user", "assistant", "tool" or another role that
+/// the model's chat template knows. Replaces a prompt that was set before.
 ///
 /// # Safety
 ///
@@ -101,7 +101,7 @@ pub unsafe extern "C" fn exsa_request_add_message(
     }
 }
 
-/// Sets a text to continue, without a chat template, in place of the conversation.
+/// Sets a text prompt to complete, without a chat template, instead of the conversation.
 ///
 /// # Safety
 ///
@@ -121,7 +121,7 @@ pub unsafe extern "C" fn exsa_request_set_prompt(
     }
 }
 
-/// Sets token ids to continue, taken as they are, in place of the conversation.
+/// Sets token ids to complete, used unchanged, instead of the conversation.
 ///
 /// # Safety
 ///
@@ -142,7 +142,8 @@ pub unsafe extern "C" fn exsa_request_set_prompt_tokens(
     }
 }
 
-/// Sets the maximum tokens to generate; 0 goes on until the model ends or the context is full, the default.
+/// Sets the maximum tokens to generate; 0, the default, generates until the model ends or the context is
+/// full.
 ///
 /// # Safety
 ///
@@ -158,7 +159,7 @@ pub unsafe extern "C" fn exsa_request_set_max_tokens(request: *mut ExsaRequest, 
     }
 }
 
-/// Sets the seed: with it, the same request gives the same answer. Each answer states the seed that was used.
+/// Sets the seed: the same request with the same seed gives the same answer. Each answer reports its seed.
 ///
 /// # Safety
 ///
@@ -174,7 +175,7 @@ pub unsafe extern "C" fn exsa_request_set_seed(request: *mut ExsaRequest, seed: 
     }
 }
 
-/// Sets the temperature; 0 takes the most probable token.
+/// Sets the temperature; 0 is greedy.
 ///
 /// # Safety
 ///
@@ -193,7 +194,7 @@ pub unsafe extern "C" fn exsa_request_set_temperature(
     }
 }
 
-/// Keeps the `k` most probable tokens; 0 keeps all.
+/// Sets top-k: keeps the `k` most probable tokens; 0 keeps all.
 ///
 /// # Safety
 ///
@@ -209,7 +210,7 @@ pub unsafe extern "C" fn exsa_request_set_top_k(request: *mut ExsaRequest, k: u3
     }
 }
 
-/// Keeps the most probable tokens whose probabilities sum to `p`; 1 keeps all.
+/// Sets top-p: keeps the most probable tokens whose probabilities sum to `p`; 1 keeps all.
 ///
 /// # Safety
 ///
@@ -225,7 +226,7 @@ pub unsafe extern "C" fn exsa_request_set_top_p(request: *mut ExsaRequest, p: f3
     }
 }
 
-/// Keeps tokens with at least `p` times the probability of the most probable one; 0 keeps all.
+/// Sets min-p: keeps tokens with at least `p` times the probability of the most probable one; 0 keeps all.
 ///
 /// # Safety
 ///
@@ -241,7 +242,7 @@ pub unsafe extern "C" fn exsa_request_set_min_p(request: *mut ExsaRequest, p: f3
     }
 }
 
-/// Divides the logits of tokens that occurred by `penalty`; 1 is none.
+/// Sets the repetition penalty: divides the logits of tokens that occurred by `penalty`; 1 is off.
 ///
 /// # Safety
 ///
@@ -260,7 +261,7 @@ pub unsafe extern "C" fn exsa_request_set_repetition_penalty(
     }
 }
 
-/// Adds a text that ends the answer and is no part of it.
+/// Adds a stop string, which ends the answer and is not part of it.
 ///
 /// # Safety
 ///
@@ -277,8 +278,8 @@ pub unsafe extern "C" fn exsa_request_add_stop(request: *mut ExsaRequest, stop: 
     }
 }
 
-/// Restricts the answer to JSON of a schema, given as JSON. A schema that cannot be enforced is refused when
-/// the request is submitted.
+/// Restricts the answer to JSON that matches a schema, given as JSON. A schema that cannot be enforced is
+/// refused at submission.
 ///
 /// # Safety
 ///
@@ -298,8 +299,7 @@ pub unsafe extern "C" fn exsa_request_set_json_schema(
     }
 }
 
-/// Adds an adapter that the engine has loaded (exsa_engine_load_adapter); a scale of 1 is its trained
-/// strength.
+/// Adds a loaded LoRA adapter (exsa_engine_load_adapter); a scale of 1 is its trained strength.
 ///
 /// # Safety
 ///
@@ -320,8 +320,8 @@ pub unsafe extern "C" fn exsa_request_add_adapter(
     }
 }
 
-/// Ends the request with EXSA_FINISH_TIMEOUT when `milliseconds` have passed since it was submitted; 0 is no
-/// limit, the default.
+/// Ends the request with EXSA_FINISH_TIMEOUT when `milliseconds` have passed since its submission; 0, the
+/// default, is no limit.
 ///
 /// # Safety
 ///
@@ -340,7 +340,7 @@ pub unsafe extern "C" fn exsa_request_set_timeout(
     }
 }
 
-/// Sets the user; users share the engine evenly. Requests without one count as those of one user.
+/// Sets the user for fair scheduling between users. Requests without a user count as one user.
 ///
 /// # Safety
 ///

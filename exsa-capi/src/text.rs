@@ -1,10 +1,10 @@
-//! A piece of text that a handle keeps for C.
+//! A piece of text that a handle keeps alive for C.
 
 use crate::args::put;
 use crate::error::Result;
 use std::ffi::c_char;
 
-/// Text with a NUL behind it, so that C can read it with its length and, where none is inside, without.
+/// Text followed by a NUL, so that C can read it by length or, if it contains no NUL, as a string.
 #[derive(Debug, Default)]
 pub(crate) struct Piece(Vec<u8>);
 
@@ -15,7 +15,7 @@ impl Piece {
         self.0.push(0);
     }
 
-    /// Stores pointer and length. The length may be left out.
+    /// Stores pointer and length. `len` may be null.
     ///
     /// # Safety
     ///

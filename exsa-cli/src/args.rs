@@ -4,7 +4,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
-/// Runs, inspects, measures and quantizes GGUF models.
+/// Run, inspect, benchmark and quantize GGUF models.
 #[derive(Debug, Parser)]
 #[command(
     name = "exsa",
@@ -21,27 +21,27 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Answer a prompt, or chat
     Run(RunArgs),
-    /// Show a model: architecture, weights, memory, template, licence
+    /// Show a model: architecture, weights, memory, chat template, licence
     Show(ShowArgs),
-    /// Turn text into token ids
+    /// Tokenize a text
     Tokenize(TokenizeArgs),
-    /// Turn texts into vectors, a line of JSON each
+    /// Embed texts: one vector per text, as JSON lines
     Embed(EmbedArgs),
-    /// Measure prompt and generation speed
+    /// Benchmark prefill and decode speed
     Bench(BenchArgs),
-    /// Measure how well a model predicts a text
+    /// Measure the perplexity of a model on a text
     Perplexity(PerplexityArgs),
-    /// Compute an importance matrix, by which `quantize` weighs errors
+    /// Compute an importance matrix for `quantize`
     Imatrix(ImatrixArgs),
-    /// Write a model with smaller weights
+    /// Quantize a model
     Quantize(QuantizeArgs),
     /// Fetch a model from Hugging Face or another address
     Pull(PullArgs),
-    /// List the fetched models
+    /// List downloaded models
     List(ListArgs),
-    /// Delete fetched models
+    /// Delete downloaded models
     Rm(RmArgs),
-    /// Check processor, memory and kernels
+    /// Check processor, memory and kernels, and run a self-test
     Doctor(DoctorArgs),
     /// Serve models over HTTP
     #[cfg(feature = "server")]
@@ -49,34 +49,34 @@ pub(crate) enum Command {
     /// Manage the API keys of a server
     #[cfg(feature = "server")]
     Key(exsa_server::cli::Key),
-    /// Verify the audit log of a server, make keys for it
+    /// Verify the audit log of a server, or create its keys
     #[cfg(feature = "server")]
     Audit(exsa_server::cli::Audit),
     /// Print a completion script
     Completions {
-        /// The shell
+        /// Shell
         shell: clap_complete::Shell,
     },
     /// Write manual pages
     Man {
-        /// Folder of the pages
+        /// Output folder
         folder: PathBuf,
     },
 }
 
-/// How a model is run.
+/// Options of the engine.
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct EngineArgs {
-    /// Backend: candle, or llamacpp in a build with that feature
+    /// Backend: candle, or llamacpp if built with that feature
     #[arg(long, value_name = "NAME")]
     pub backend: Option<String>,
-    /// Device of the backend, as `exsa doctor` lists them
+    /// Device of the backend, as listed by `exsa doctor`
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
-    /// Threads that compute [default: as many as there are physical cores]
+    /// Compute threads [default: number of physical cores]
     #[arg(long, short)]
     pub threads: Option<NonZeroUsize>,
-    /// Tokens of prompt and answer together [default: the model's context length]
+    /// Context length: tokens of prompt and answer together [default: the model's context length]
     #[arg(long, short, value_name = "TOKENS")]
     pub context: Option<NonZeroUsize>,
     /// Element type of the KV cache: f32, f16, q8_0 [default: f16]
@@ -86,54 +86,54 @@ pub(crate) struct EngineArgs {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct RunArgs {
-    /// A GGUF file, a fetched model (hf:OWNER/REPO:QUANT), a preset (.toml), or `builtin` for the built-in
+    /// A GGUF file, a downloaded model (hf:OWNER/REPO:QUANT), a preset (.toml), or `builtin` for the built-in
     /// story model, the default
     pub model: Option<String>,
-    /// The prompt; without one, a chat begins, or the piped input is the prompt
+    /// The prompt; without it, the piped input, or a chat on a terminal
     pub prompt: Option<String>,
     #[command(flatten)]
     pub engine: EngineArgs,
-    /// Instructions to the model
+    /// System prompt
     #[arg(long, short)]
     pub system: Option<String>,
-    /// Continue the prompt as text, without a chat template
+    /// Complete the prompt as text, without a chat template
     #[arg(long)]
     pub raw: bool,
     /// Maximum tokens of an answer
     #[arg(long, short = 'n', value_name = "TOKENS")]
     pub max_tokens: Option<NonZeroUsize>,
-    /// 0 always takes the most probable token
+    /// Temperature; 0 is greedy
     #[arg(long, allow_negative_numbers = true)]
     pub temperature: Option<f32>,
-    /// The same seed gives the same answer
+    /// Seed; the same seed gives the same answer
     #[arg(long)]
     pub seed: Option<u64>,
-    /// A setting of requests by its name in the JSON API, as top_k=40; repeatable
+    /// A request setting by its name in the JSON API, such as top_k=40; repeatable
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub settings: Vec<String>,
-    /// Answer in JSON by this schema: a file, or the schema itself
+    /// Answer in JSON that matches this schema: a file, or the schema itself
     #[arg(long, value_name = "SCHEMA")]
     pub json_schema: Option<String>,
-    /// Command of an MCP server whose tools the model may call, as `python3 server.py`; repeatable
+    /// Command of an MCP server whose tools the model may call, such as `python3 server.py`; repeatable
     #[arg(long, value_name = "COMMAND", conflicts_with = "raw")]
     pub mcp: Vec<String>,
-    /// A tool that may be called without asking; repeatable. Without a terminal no other is called
+    /// A tool that may be called without confirmation; repeatable. Without a terminal, only these are called
     #[arg(long, value_name = "NAME")]
     pub mcp_allow: Vec<String>,
-    /// Seconds that a call of a tool may take
+    /// Timeout of a tool call, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "60")]
     pub mcp_timeout: NonZeroU64,
     /// Print the answer as one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Print tokens, times and speed to standard error
+    /// Print token counts, times and speed to standard error
     #[arg(long, short)]
     pub verbose: bool,
 }
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct ShowArgs {
-    /// A GGUF file, a fetched model (hf:OWNER/REPO:QUANT), or `builtin`
+    /// A GGUF file, a downloaded model (hf:OWNER/REPO:QUANT), or `builtin`
     pub model: String,
     #[command(flatten)]
     pub engine: EngineArgs,
@@ -143,7 +143,7 @@ pub(crate) struct ShowArgs {
     /// List the tensors
     #[arg(long)]
     pub tensors: bool,
-    /// Print the chat template alone
+    /// Print only the chat template
     #[arg(long)]
     pub template: bool,
     /// Print JSON
@@ -153,14 +153,14 @@ pub(crate) struct ShowArgs {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct TokenizeArgs {
-    /// A GGUF file, a fetched model (hf:OWNER/REPO:QUANT), or `builtin`
+    /// A GGUF file, a downloaded model (hf:OWNER/REPO:QUANT), or `builtin`
     pub model: String,
-    /// The text; standard input without it
+    /// The text; by default standard input
     pub text: Option<String>,
-    /// Recognise control tokens that the text spells out
+    /// Recognise control tokens in the text
     #[arg(long)]
     pub special: bool,
-    /// Print the number of tokens alone
+    /// Print only the number of tokens
     #[arg(long, conflicts_with = "json")]
     pub count: bool,
     /// Print the ids as a JSON array
@@ -170,33 +170,33 @@ pub(crate) struct TokenizeArgs {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct EmbedArgs {
-    /// A GGUF file, or a fetched model (hf:OWNER/REPO:QUANT)
+    /// A GGUF file, or a downloaded model (hf:OWNER/REPO:QUANT)
     pub model: String,
-    /// The texts; the lines of standard input without them
+    /// The texts; by default the lines of standard input
     pub texts: Vec<String>,
     #[command(flatten)]
     pub engine: EngineArgs,
-    /// Keep the first N numbers of each vector and normalise them again
+    /// Truncate each vector to its first N dimensions and normalise it again
     #[arg(long, value_name = "N")]
     pub dimensions: Option<usize>,
 }
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct BenchArgs {
-    /// A GGUF file, a fetched model (hf:OWNER/REPO:QUANT), or `builtin`
+    /// A GGUF file, a downloaded model (hf:OWNER/REPO:QUANT), or `builtin`
     pub model: String,
     #[command(flatten)]
     pub engine: EngineArgs,
-    /// Tokens of each prompt
+    /// Prompt tokens per stream
     #[arg(long, short, default_value = "512")]
     pub prompt: NonZeroUsize,
-    /// Tokens to generate for each prompt
+    /// Tokens to generate per stream
     #[arg(long, short = 'n', default_value = "64")]
     pub generate: NonZeroUsize,
-    /// Streams at a time, a row each
+    /// Numbers of concurrent streams, one row each
     #[arg(long, value_delimiter = ',', default_value = "1,4")]
     pub parallel: Vec<NonZeroUsize>,
-    /// Rounds, of which the median is shown
+    /// Rounds; the median is shown
     #[arg(long, default_value = "3")]
     pub rounds: NonZeroUsize,
     /// Print JSON
@@ -206,45 +206,45 @@ pub(crate) struct BenchArgs {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct QuantizeArgs {
-    /// The GGUF file to read, or a fetched model (hf:OWNER/REPO:QUANT)
+    /// The GGUF file to read, or a downloaded model (hf:OWNER/REPO:QUANT)
     pub input: String,
     /// The GGUF file to write; it must not exist
     pub output: PathBuf,
-    /// The mixture, as files are named by it: Q4_K_M, Q8_0
+    /// The quantization mixture, such as Q4_K_M or Q8_0
     pub mixture: String,
-    /// Importance matrix, as `exsa imatrix` and llama-imatrix write it
+    /// Importance matrix, as written by `exsa imatrix` or llama-imatrix
     #[arg(long, visible_alias = "imatrix", value_name = "FILE")]
     pub importance: Option<PathBuf>,
-    /// Threads [default: as many as there are cores]
+    /// Threads [default: number of cores]
     #[arg(long, short)]
     pub threads: Option<NonZeroUsize>,
-    /// Give all matrices the same type
+    /// Use the same type for all matrices
     #[arg(long)]
     pub pure: bool,
-    /// Quantize weights that are quantized already
+    /// Requantize weights that are already quantized
     #[arg(long)]
     pub allow_requantize: bool,
 }
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct ImatrixArgs {
-    /// A GGUF file, a fetched model (hf:OWNER/REPO:QUANT), or `builtin`
+    /// A GGUF file, a downloaded model (hf:OWNER/REPO:QUANT), or `builtin`
     pub model: String,
-    /// The text; standard input without it
+    /// The text; by default standard input
     pub file: Option<PathBuf>,
     /// The GGUF file to write; it must not exist
     #[arg(long, short, value_name = "FILE", default_value = "imatrix.gguf")]
     pub output: PathBuf,
-    /// Threads that compute [default: as many as there are physical cores]
+    /// Compute threads [default: number of physical cores]
     #[arg(long, short)]
     pub threads: Option<NonZeroUsize>,
-    /// Tokens of each chunk
+    /// Tokens per chunk
     #[arg(long, short, value_name = "TOKENS", default_value = "512")]
     pub context: NonZeroUsize,
-    /// Maximum chunks [default: all of the text]
+    /// Maximum number of chunks [default: the whole text]
     #[arg(long, value_name = "N")]
     pub chunks: Option<NonZeroUsize>,
-    /// Include the output projection, where it has weights of its own
+    /// Include the output projection, if it is not tied to the embeddings
     #[arg(long)]
     pub process_output: bool,
     /// Element type of the KV cache: f32, f16, q8_0
@@ -254,23 +254,23 @@ pub(crate) struct ImatrixArgs {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct PerplexityArgs {
-    /// A GGUF file, a fetched model (hf:OWNER/REPO:QUANT), or `builtin`
+    /// A GGUF file, a downloaded model (hf:OWNER/REPO:QUANT), or `builtin`
     pub model: String,
-    /// The text; standard input without it
+    /// The text; by default standard input
     pub file: Option<PathBuf>,
-    /// Backend: candle, or llamacpp in a build with that feature
+    /// Backend: candle, or llamacpp if built with that feature
     #[arg(long, value_name = "NAME")]
     pub backend: Option<String>,
-    /// Device of the backend, as `exsa doctor` lists them
+    /// Device of the backend, as listed by `exsa doctor`
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
-    /// Threads that compute [default: as many as there are physical cores]
+    /// Compute threads [default: number of physical cores]
     #[arg(long, short)]
     pub threads: Option<NonZeroUsize>,
-    /// Tokens of each chunk, of which the second half is scored
+    /// Tokens per chunk; the second half of each chunk is scored
     #[arg(long, short, value_name = "TOKENS", default_value = "512")]
     pub context: NonZeroUsize,
-    /// Maximum chunks [default: all of the text]
+    /// Maximum number of chunks [default: the whole text]
     #[arg(long, value_name = "N")]
     pub chunks: Option<NonZeroUsize>,
     /// Element type of the KV cache: f32, f16, q8_0
@@ -284,8 +284,8 @@ pub(crate) struct PerplexityArgs {
 #[cfg(feature = "server")]
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct ServeArgs {
-    /// A GGUF file, or the source of a model, which is fetched if it is not there: hf:OWNER/REPO:QUANT or an
-    /// https address; goes before --model
+    /// A GGUF file, or the source of a model, which is downloaded if it is not cached: hf:OWNER/REPO:QUANT or
+    /// an https address; overrides --model
     #[arg(value_name = "MODEL")]
     pub source: Option<String>,
     /// Allow addresses, mirrors and redirects without TLS
@@ -297,20 +297,20 @@ pub(crate) struct ServeArgs {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct PullArgs {
-    /// hf:OWNER/REPO, hf:OWNER/REPO:QUANT, hf:OWNER/REPO/FILE, or an https address, behind which
-    /// #sha256=DIGEST may stand
+    /// hf:OWNER/REPO, hf:OWNER/REPO:QUANT, hf:OWNER/REPO/FILE, or an https address, optionally followed by
+    /// #sha256=DIGEST
     #[arg(required = true, value_name = "SOURCE")]
     pub sources: Vec<String>,
     /// Branch, tag or commit of the repository
     #[arg(long, value_name = "NAME", default_value = "main")]
     pub revision: String,
-    /// Leave out the projector of a model that takes pictures
+    /// Skip the vision projector (mmproj)
     #[arg(long)]
     pub no_projector: bool,
-    /// Parts of a file that are fetched at a time, 1 to 16
+    /// Concurrent parts of a file, 1 to 16
     #[arg(long, value_name = "N", default_value = "4")]
     pub parallel: usize,
-    /// File with the access token, open to its owner alone [default: HF_TOKEN, HF_TOKEN_PATH or Hugging
+    /// File with the access token, readable only by its owner [default: HF_TOKEN, HF_TOKEN_PATH or Hugging
     /// Face's own file]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
@@ -320,7 +320,7 @@ pub(crate) struct PullArgs {
     /// Allow addresses, mirrors and redirects without TLS
     #[arg(long)]
     pub allow_http: bool,
-    /// Take files from the cache alone, and fail where one is missing
+    /// Use only the cache, and fail if a file is missing
     #[arg(long)]
     pub offline: bool,
     /// Print the paths as JSON
@@ -337,10 +337,10 @@ pub(crate) struct ListArgs {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct RmArgs {
-    /// The models, as `exsa list` names them
+    /// The models, as listed by `exsa list`
     #[arg(required_unless_present = "incomplete", value_name = "SOURCE")]
     pub sources: Vec<String>,
-    /// Delete downloads that were broken off
+    /// Delete incomplete downloads
     #[arg(long)]
     pub incomplete: bool,
 }

@@ -1,4 +1,4 @@
-//! `exsa bench`: speed of prompts and of generation.
+//! `exsa bench`: prefill and decode speed.
 
 use crate::args::BenchArgs;
 use crate::error::CliError;
@@ -9,21 +9,21 @@ use serde::Serialize;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// Tokens of context beyond prompt and answer of each stream.
+/// Context tokens of each stream beyond prompt and answer.
 const SPARE: usize = 64;
 
-/// A row of the table: medians of the rounds.
+/// A row of the table: medians over the rounds.
 #[derive(Debug, Serialize)]
 struct Row {
     streams: usize,
     prompt_tokens: usize,
     generated_tokens: usize,
-    /// Prompt tokens per second over all streams, from the first request to the first token of the last
+    /// Prompt tokens per second over all streams, from the first submission to the first token of the last
     /// stream.
     prompt_per_second: f64,
     /// Generated tokens per second over all streams, after the first token of the last stream.
     generated_per_second: f64,
-    /// Seconds to the first token, the mean of the streams.
+    /// Mean time to first token of the streams, in seconds.
     first_token_seconds: f64,
 }
 
@@ -37,14 +37,14 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<(), CliError> {
     if args.engine.context.is_none() {
         builder = builder.context_tokens(tokens);
     }
-    // Prompts are new in every round, and their KV of no use afterwards.
+    // Prompts are new in every round, so their cached KV would be useless.
     let builder = builder.options(|options| options.prefix_cache(PrefixCacheOptions::disabled()));
     let engine = model::load(&args.model, builder)?;
     if !args.json {
         eprintln!("{}\n", engine.model().summary());
     }
     let mut prompts = Prompts { state: 1, n_vocab: engine.model().n_vocab };
-    // The first pass of an engine touches memory that later ones find warm.
+    // Warm-up: the first pass of an engine touches its memory.
     round(&engine, &mut prompts, 1, prompt.min(32), generate.min(8))?;
     let mut rows = Vec::new();
     for streams in &args.parallel {
@@ -73,18 +73,18 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Times of a round.
+/// Timings of a round.
 struct Round {
-    /// Until the first token of the last stream.
+    /// Time to the first token of the last stream.
     prompts: f64,
-    /// From then to the end.
+    /// Time from there to the end.
     rest: f64,
-    /// Tokens generated in that time.
+    /// Tokens generated in `rest`.
     tokens: usize,
     first_token: f64,
 }
 
-/// Submits the streams at once and reads them to their end, each on a thread of its own.
+/// Submits all streams at once and reads each to its end on a separate thread.
 fn round(
     engine: &Engine,
     prompts: &mut Prompts,
@@ -117,7 +117,7 @@ fn round(
     })
 }
 
-/// Time of each token of a stream.
+/// Arrival times of a stream's tokens.
 fn times(stream: TokenStream, begun: Instant) -> Result<Vec<Duration>, CliError> {
     let mut times = Vec::new();
     for event in stream {
@@ -149,7 +149,7 @@ fn medians(rounds: &[Round], streams: usize, prompt: usize, generate: usize) -> 
     }
 }
 
-/// Prompts of random tokens, none like another.
+/// Prompts of random tokens, all different.
 struct Prompts {
     state: u64,
     n_vocab: usize,

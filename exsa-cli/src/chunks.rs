@@ -1,4 +1,4 @@
-//! Texts in chunks of as many tokens each, as llama.cpp's tools compute them.
+//! Texts in chunks of equal token counts, as in llama.cpp's tools.
 
 use crate::error::CliError;
 use exsa::ModelInfo;
@@ -7,7 +7,7 @@ use std::io::Read;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-/// The text of a file, or of standard input without one.
+/// Reads a file, or standard input if there is none.
 pub(crate) fn read(file: Option<&Path>) -> Result<String, CliError> {
     match file {
         Some(path) => std::fs::read_to_string(path).map_err(|error| CliError::file(path, error)),
@@ -19,7 +19,7 @@ pub(crate) fn read(file: Option<&Path>) -> Result<String, CliError> {
     }
 }
 
-/// Tokens of each chunk, by `--context`.
+/// Returns the tokens per chunk for `--context`.
 pub(crate) fn size(context: NonZeroUsize, info: &ModelInfo) -> Result<usize, CliError> {
     let (size, max) = (context.get(), info.n_ctx);
     if size < 4 || size > max {
@@ -30,20 +30,20 @@ pub(crate) fn size(context: NonZeroUsize, info: &ModelInfo) -> Result<usize, Cli
     Ok(size)
 }
 
-/// A text in chunks, which are computed on their own. A rest at the end is left out.
+/// A text split into independent chunks. An incomplete last chunk is left out.
 pub(crate) struct Chunks<'a> {
     /// All tokens.
     pub tokens: &'a [TokenId],
     /// Tokens of each chunk.
     pub size: usize,
-    /// The token that takes the place of the first of each chunk.
+    /// The token that replaces the first token of each chunk.
     pub bos: Option<TokenId>,
     /// Maximum chunks.
     pub max: usize,
 }
 
 impl Chunks<'_> {
-    /// Whole chunks.
+    /// Returns the number of whole chunks.
     pub(crate) fn count(&self) -> usize {
         (self.tokens.len() / self.size).min(self.max)
     }
@@ -52,7 +52,7 @@ impl Chunks<'_> {
         &self.tokens[chunk * self.size..(chunk + 1) * self.size]
     }
 
-    /// The tokens that the model sees.
+    /// Returns the input tokens of a chunk.
     pub(crate) fn tokens(&self, chunk: usize) -> Vec<TokenId> {
         let mut tokens = self.original(chunk).to_vec();
         if let Some(bos) = self.bos {
@@ -61,7 +61,7 @@ impl Chunks<'_> {
         tokens
     }
 
-    /// The tokens that are predicted: those after the one in the middle.
+    /// Returns the scored tokens of a chunk: those after the middle token.
     pub(crate) fn targets(&self, chunk: usize) -> &[TokenId] {
         &self.original(chunk)[self.size / 2 + 1..]
     }

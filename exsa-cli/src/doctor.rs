@@ -9,7 +9,7 @@ use serde::Serialize;
 use std::io::Write;
 use std::time::Instant;
 
-/// Tokens that the self-test generates with each set of kernels.
+/// Tokens that the self-test generates per instruction set.
 const TOKENS: usize = 200;
 
 #[derive(Debug, Serialize)]
@@ -25,7 +25,7 @@ struct Report {
     healthy: bool,
 }
 
-/// The self-test on one instruction set.
+/// Result of the self-test on one instruction set.
 #[derive(Debug, Serialize)]
 struct Outcome {
     instruction_set: &'static str,
@@ -69,7 +69,7 @@ fn print(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
         size(report.memory_available)
     )?;
     writeln!(out, "devices        {}", report.devices.join(", "))?;
-    writeln!(out, "kernels        {} (the last is used)", report.instruction_sets.join(", "))?;
+    writeln!(out, "kernels        {} (the last one is used)", report.instruction_sets.join(", "))?;
     for outcome in &report.self_test {
         let result = match (&outcome.problem, outcome.tokens_per_second) {
             (Some(problem), _) => problem.clone(),
@@ -80,7 +80,8 @@ fn print(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Runs the built-in model with each set of kernels. Products are equal to the bit, so all texts are equal.
+/// Runs the built-in model with each instruction set. Matrix products are bit-identical, so all texts must be
+/// equal.
 fn self_test(sets: &[&'static str]) -> Vec<Outcome> {
     let mut expected: Option<String> = None;
     let outcome = |set: &&'static str| {
@@ -106,7 +107,7 @@ fn story(set: &str) -> exsa::Result<(String, Option<f64>)> {
     Ok((answer.text, Some(answer.usage.completion_tokens as f64 / seconds)))
 }
 
-/// A figure of `/proc/meminfo` in bytes.
+/// Reads an entry of `/proc/meminfo`, in bytes.
 fn memory(name: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;

@@ -1,4 +1,4 @@
-//! `exsa embed`: vectors of texts.
+//! `exsa embed`: embeddings of texts.
 
 use crate::args::EmbedArgs;
 use crate::error::CliError;
@@ -6,7 +6,7 @@ use crate::model;
 use exsa::EmbedRequest;
 use std::io::{BufRead, Write};
 
-/// Texts of one request.
+/// Texts per request.
 const BATCH: usize = 64;
 
 /// Runs the command.

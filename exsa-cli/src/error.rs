@@ -6,15 +6,15 @@ use std::process::ExitCode;
 /// The reason why a command fails.
 #[derive(Debug)]
 pub(crate) enum CliError {
-    /// The engine refused or failed.
+    /// Error of the engine.
     Engine(exsa::Error),
-    /// The command line is well formed, but makes no sense: exit code 2, as for clap's own errors.
+    /// The command line parses but its values make no sense: exit code 2, as for clap's own errors.
     Usage(String),
     /// Ctrl-C: exit code 130.
     Interrupted,
-    /// The reader of the output is gone.
+    /// The reader of the output has closed the pipe.
     Silent,
-    /// The command has said already what is wrong, and has a code of its own.
+    /// The command has already printed its error, and has its own exit code.
     #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the server prints its own errors"))]
     Exit(ExitCode),
     /// Any other failure.
@@ -22,7 +22,7 @@ pub(crate) enum CliError {
 }
 
 impl CliError {
-    /// An error about a file.
+    /// Creates an error about a file.
     pub(crate) fn file(path: &std::path::Path, error: impl std::fmt::Display) -> Self {
         Self::Other(format!("{}: {error}", path.display()))
     }
@@ -71,7 +71,7 @@ impl From<HubError> for CliError {
                  cargo install --path exsa-cli --features tls"
             )),
             HubError::PlainHttp(url) => Self::Other(format!(
-                "{url}: http is neither private nor verified; use https, or allow it: --allow-http"
+                "{url}: http is neither encrypted nor authenticated; use https, or allow it: --allow-http"
             )),
             HubError::NotCached { source_name, .. } => {
                 Self::Other(format!("{error}; fetch it: exsa pull {source_name}"))
@@ -102,7 +102,7 @@ impl From<exsa::LoadError> for CliError {
 impl From<std::io::Error> for CliError {
     fn from(error: std::io::Error) -> Self {
         match error.kind() {
-            // `exsa show F | head` is no failure.
+            // `exsa show F | head` is not a failure.
             std::io::ErrorKind::BrokenPipe => Self::Silent,
             _ => Self::Other(error.to_string()),
         }

@@ -1,10 +1,10 @@
-//! The hub with the options of the command line, and the cache alone.
+//! The hub as configured by the command line or the environment.
 
 use crate::args::PullArgs;
 use crate::error::CliError;
 use exsa_hub::{Hub, HubOptions, Token};
 
-/// The hub of `exsa pull`.
+/// Creates the hub for `exsa pull`.
 pub(crate) fn hub(args: &PullArgs) -> Result<Hub, CliError> {
     let mut options = HubOptions::from_env()?
         .revision(&args.revision)
@@ -23,13 +23,13 @@ pub(crate) fn hub(args: &PullArgs) -> Result<Hub, CliError> {
     Ok(Hub::new(options)?)
 }
 
-/// The hub by the environment alone.
+/// Creates the hub with the options of the environment.
 #[cfg(feature = "server")]
 pub(crate) fn default(allow_http: bool) -> Result<Hub, CliError> {
     Ok(Hub::new(HubOptions::from_env()?.allow_http(allow_http))?)
 }
 
-/// The cache, without a network.
+/// Opens the cache, without network access.
 pub(crate) fn cache() -> Result<Hub, CliError> {
     Ok(Hub::new(HubOptions::from_env()?.offline(true))?)
 }

@@ -15,14 +15,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Exit code of a program that Ctrl-C ends.
+/// Exit code of a program that was ended by Ctrl-C.
 const INTERRUPTED: i32 = 130;
 
 /// Runs the command.
 pub(crate) fn imatrix(args: &ImatrixArgs) -> Result<(), CliError> {
     if args.output.exists() {
         let path = args.output.display();
-        return Err(CliError::Usage(format!("{path} exists already; choose another name (-o)")));
+        return Err(CliError::Usage(format!("{path} already exists; choose another name (-o)")));
     }
     let text = chunks::read(args.file.as_deref())?;
     let part = part_of(&args.output);
@@ -32,7 +32,7 @@ pub(crate) fn imatrix(args: &ImatrixArgs) -> Result<(), CliError> {
     let special = calibration.tokenizer().special();
     let chunks = Chunks {
         size: chunks::size(args.context, calibration.info())?,
-        // The first token of each chunk is the one that texts begin with.
+        // The first token of each chunk is replaced by BOS.
         bos: special.bos.filter(|_| special.add_bos),
         tokens: &tokens,
         max: args.chunks.map_or(usize::MAX, usize::from),
@@ -40,11 +40,11 @@ pub(crate) fn imatrix(args: &ImatrixArgs) -> Result<(), CliError> {
     if chunks.count() == 0 {
         let (found, size) = (tokens.len(), chunks.size);
         return Err(CliError::Usage(format!(
-            "the text has {found} tokens; at least {size} are needed, a chunk (--context)"
+            "the text has {found} tokens; at least {size} are needed, one chunk (--context)"
         )));
     }
-    // Written beside its place, so that no file looks whole that is not; made before the work, so that a
-    // folder without rights is told at once.
+    // Written to a temporary name, so that an incomplete file never looks complete; created before the work,
+    // so that a missing permission is reported at once.
     let file = File::create(&part).map_err(|error| CliError::file(&part, error))?;
     let done = compute(&mut calibration, &chunks, &stop).and_then(|done| {
         if done > 0 {
@@ -53,7 +53,7 @@ pub(crate) fn imatrix(args: &ImatrixArgs) -> Result<(), CliError> {
         Ok(done)
     });
     if !matches!(done, Ok(done) if done > 0) {
-        // An empty file is of no use.
+        // An empty file is useless.
         let _ = std::fs::remove_file(&part);
     }
     let (done, matrices) = (done?, calibration.sums().count());
@@ -79,7 +79,7 @@ fn load(args: &ImatrixArgs) -> Result<Calibration, CliError> {
     Ok(calibration.output(args.process_output))
 }
 
-/// Computes the chunks until the end or Ctrl-C. Returns how many.
+/// Computes chunks until the end or Ctrl-C. Returns their number.
 fn compute(calibration: &mut Calibration, chunks: &Chunks<'_>, stop: &AtomicBool) -> Result<usize, CliError> {
     let bar = ProgressBar::with_draw_target(Some(chunks.count() as u64), ProgressDrawTarget::stderr());
     if let Ok(style) = ProgressStyle::with_template("{bar:30} chunk {pos}/{len} {eta} left") {
@@ -96,8 +96,7 @@ fn compute(calibration: &mut Calibration, chunks: &Chunks<'_>, stop: &AtomicBool
     Ok(done)
 }
 
-/// The first Ctrl-C ends the work behind the chunk that is computed, the second ends the program, without
-/// `part`.
+/// The first Ctrl-C stops after the current chunk; the second removes `part` and exits.
 fn stop_on_interrupt(part: PathBuf) -> Result<Arc<AtomicBool>, CliError> {
     let stop = Arc::<AtomicBool>::default();
     let stopped = stop.clone();
@@ -126,7 +125,7 @@ fn text_of(args: &ImatrixArgs, chunks: usize, size: usize) -> CalibrationText {
     }
 }
 
-/// Writes the matrix to `part`, and gives it its name.
+/// Writes the matrix to `part` and renames it.
 fn write(
     calibration: &Calibration,
     text: &CalibrationText,

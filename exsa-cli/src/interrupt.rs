@@ -1,19 +1,19 @@
-//! Ctrl-C: stops the answer or the call of a tool; without one, ends the program.
+//! Ctrl-C: stops the running answer or tool call; without one, exits.
 
 use crate::error::CliError;
 use exsa::CancelHandle;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Exit code of a program that Ctrl-C ends.
+/// Exit code of a program that was ended by Ctrl-C.
 const INTERRUPTED: i32 = 130;
 
-/// The handler of Ctrl-C.
+/// The Ctrl-C handler.
 #[derive(Debug, Default)]
 pub(crate) struct Interrupt {
     answer: Arc<Mutex<Option<CancelHandle>>>,
     stopped: Arc<AtomicBool>,
-    /// Work is in progress that looks at `stopped` by itself.
+    /// Whether work is running that polls `stopped`.
     working: Arc<AtomicBool>,
 }
 
@@ -34,12 +34,12 @@ impl Interrupt {
         Ok(this)
     }
 
-    /// Lets the next Ctrl-C stop this answer.
+    /// Makes the next Ctrl-C cancel this answer.
     pub(crate) fn watch(&self, answer: CancelHandle) {
         *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
     }
 
-    /// Does work that Ctrl-C stops; it asks now and then whether that has happened.
+    /// Runs work that polls whether Ctrl-C was pressed.
     pub(crate) fn during<R>(&self, work: impl FnOnce(&dyn Fn() -> bool) -> R) -> R {
         self.working.store(true, Ordering::Relaxed);
         let result = work(&|| self.stopped.load(Ordering::Relaxed));
@@ -48,7 +48,7 @@ impl Interrupt {
         result
     }
 
-    /// Ends the watch. Returns whether the answer was stopped.
+    /// Stops watching. Returns whether the answer was stopped.
     pub(crate) fn take_stopped(&self) -> bool {
         self.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.stopped.swap(false, Ordering::Relaxed)

@@ -1,4 +1,4 @@
-//! `exsa list`: the fetched models.
+//! `exsa list`: downloaded models.
 
 use crate::args::ListArgs;
 use crate::error::CliError;
@@ -30,7 +30,10 @@ pub(crate) fn list(args: &ListArgs) -> Result<(), CliError> {
         return Ok(writeln!(out, "{}", json!(models))?);
     }
     if models.is_empty() {
-        eprintln!("No model in {}. Fetch one: exsa pull hf:OWNER/REPO:QUANT", hub.cache().display());
+        eprintln!(
+            "There are no models in {}. Download one: exsa pull hf:OWNER/REPO:QUANT",
+            hub.cache().display()
+        );
         return Ok(());
     }
     let width = models.iter().map(|model| model.source.chars().count()).max().unwrap_or(0).max(6);

@@ -71,7 +71,7 @@ fn command(command: Command) -> Result<(), CliError> {
     }
 }
 
-/// The end of a command of the server, which has said what is wrong.
+/// Converts the exit of a server command, which has already printed its error.
 #[cfg(feature = "server")]
 fn ended(result: Result<ExitCode, Box<dyn std::error::Error>>) -> Result<(), CliError> {
     match result {

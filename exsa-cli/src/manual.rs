@@ -13,7 +13,7 @@ pub(crate) fn completions(shell: Shell) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Writes a page for the program and one for each command.
+/// Writes a manual page for the program and one for each command.
 pub(crate) fn pages(folder: &Path) -> Result<(), CliError> {
     std::fs::create_dir_all(folder).map_err(|error| CliError::file(folder, error))?;
     clap_mangen::generate_to(Args::command(), folder).map_err(|error| CliError::file(folder, error))

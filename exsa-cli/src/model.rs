@@ -1,4 +1,4 @@
-//! Models by name: files, fetched models, and the built-in model.
+//! Models by name: files, downloaded models, and the built-in model.
 
 use crate::args::EngineArgs;
 use crate::error::CliError;
@@ -11,13 +11,13 @@ use std::io::Cursor;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Name of the model inside the program.
+/// Name of the built-in model.
 pub(crate) const BUILTIN: &str = "builtin";
 
-/// Time after which a progress bar is shown: a small model is loaded before one would be seen.
+/// Delay of the progress bar: small models load faster.
 const BAR_AFTER: Duration = Duration::from_millis(300);
 
-/// The source of a model that was named on the command line.
+/// Resolves a model name of the command line.
 pub(crate) fn source(name: &str) -> Result<ModelSource, CliError> {
     if name == BUILTIN {
         return Ok(exsa::tiny::GGUF.into());
@@ -25,7 +25,7 @@ pub(crate) fn source(name: &str) -> Result<ModelSource, CliError> {
     Ok(file(name)?.into())
 }
 
-/// The file of a model that was named on the command line: a path, or the source of a fetched one.
+/// Resolves a model name of the command line to a file: a path, or the source of a downloaded model.
 pub(crate) fn file(name: &str) -> Result<PathBuf, CliError> {
     if Source::is_remote(name) {
         return Ok(hub::cache()?.cached(&name.parse()?)?.model);
@@ -40,7 +40,7 @@ pub(crate) fn file(name: &str) -> Result<PathBuf, CliError> {
     Ok(path)
 }
 
-/// The header of a model.
+/// Reads the header of a model.
 pub(crate) fn header(name: &str) -> Result<Gguf, CliError> {
     let source = source(name)?;
     exsa::core::model_info::check_source(&source)?;
@@ -55,7 +55,7 @@ pub(crate) fn header(name: &str) -> Result<Gguf, CliError> {
     gguf.map_err(|error| CliError::Other(format!("{name}: {error}")))
 }
 
-/// A builder with the options of the command line.
+/// Creates a builder with the options of the command line.
 pub(crate) fn builder(args: &EngineArgs) -> Result<EngineBuilder, CliError> {
     let mut builder = Engine::builder().threads(args.threads.map_or(0, usize::from));
     builder = match args.backend.as_deref() {
@@ -76,7 +76,7 @@ pub(crate) fn builder(args: &EngineArgs) -> Result<EngineBuilder, CliError> {
     Ok(builder)
 }
 
-/// A backend by its name.
+/// Returns a backend by name.
 pub(crate) fn backend(name: Option<&str>) -> Result<Box<dyn InferenceBackend>, CliError> {
     match name {
         None | Some("candle") => Ok(Box::new(exsa::candle::CandleBackend::new())),
@@ -88,16 +88,16 @@ pub(crate) fn backend(name: Option<&str>) -> Result<Box<dyn InferenceBackend>, C
 
 fn no_backend(name: &str) -> CliError {
     let names = if cfg!(feature = "llamacpp") { "candle, llamacpp" } else { "candle" };
-    CliError::Usage(format!("there is no backend '{name}'; this build has: {names}"))
+    CliError::Usage(format!("unknown backend '{name}'; this build has: {names}"))
 }
 
-/// An element type of the KV cache by its name.
+/// Parses an element type of the KV cache.
 pub(crate) fn kv_type(name: &str) -> Result<KvType, CliError> {
     let types = [KvType::F32, KvType::F16, KvType::Q8_0];
     types
         .into_iter()
         .find(|kv_type| kv_type.name() == name)
-        .ok_or_else(|| CliError::Usage(format!("there is no KV type '{name}'; there are f32, f16 and q8_0")))
+        .ok_or_else(|| CliError::Usage(format!("unknown KV type '{name}'; allowed are f32, f16 and q8_0")))
 }
 
 /// Loads a model and starts an engine, with a progress bar on a terminal.

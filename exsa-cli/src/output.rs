@@ -1,14 +1,14 @@
-//! Output for people and for programs.
+//! Formatting for people.
 
 use std::io::IsTerminal;
 
-/// Whether standard output is a terminal that may get colours and styles.
+/// Whether standard output is a terminal that supports colours and styles.
 pub(crate) fn styled() -> bool {
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     !no_color && std::io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Bytes for people: `1.2 GiB`.
+/// Formats a size: `1.2 GiB`.
 pub(crate) fn bytes(bytes: u64) -> String {
     let units = [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match units.into_iter().find(|(unit, _)| bytes >= *unit) {
@@ -17,7 +17,7 @@ pub(crate) fn bytes(bytes: u64) -> String {
     }
 }
 
-/// The text with control characters made visible, so that a file cannot steer the terminal.
+/// Escapes control characters, so that a file cannot inject terminal sequences.
 pub(crate) fn visible(text: &str) -> String {
     let mut visible = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,4 +1,4 @@
-//! `exsa perplexity`: how well a model predicts a text, as llama.cpp's `llama-perplexity` defines it.
+//! `exsa perplexity`: perplexity as defined by llama.cpp's `llama-perplexity`.
 
 use crate::args::PerplexityArgs;
 use crate::chunks::{self, Chunks};
@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use std::io::Write;
 
-/// Rows of logits of one pass: with 150,000 tokens in the vocabulary, 40 MB.
+/// Rows of logits per pass: 40 MB for a vocabulary of 150,000 tokens.
 const ROWS_MAX: usize = 64;
 
 /// Runs the command.
@@ -31,7 +31,7 @@ pub(crate) fn perplexity(args: &PerplexityArgs) -> Result<(), CliError> {
     let special = tokenizer.special();
     let chunks = Chunks {
         size: chunks::size(args.context, loaded.info())?,
-        // The first token of each chunk is the one that texts begin with.
+        // The first token of each chunk is replaced by BOS.
         bos: special.bos.filter(|_| special.add_bos),
         tokens: &tokens,
         max: args.chunks.map_or(usize::MAX, usize::from),
@@ -81,7 +81,7 @@ pub(crate) fn perplexity(args: &PerplexityArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Adds the score of a chunk.
+/// Adds the scores of a chunk.
 fn score_chunk(
     session: &mut dyn Session,
     tokens: &[TokenId],
@@ -91,7 +91,7 @@ fn score_chunk(
     let batch_max = session.capabilities().batch_tokens_max.max(1);
     let first = tokens.len() - 1 - targets.len();
     let (mut at, mut targets) = (0, targets.iter());
-    // The last token predicts nothing that is known.
+    // The last token has no successor to predict.
     let end = tokens.len() - 1;
     while at < end {
         let next = if at < first { first.min(at + batch_max) } else { end.min(at + batch_max.min(ROWS_MAX)) };
@@ -101,7 +101,7 @@ fn score_chunk(
         let output = session.forward(&batch).map_err(|error| CliError::Other(error.to_string()))?;
         for (row, target) in (0..rows).zip(targets.by_ref()) {
             let logits =
-                output.row(row).ok_or_else(|| CliError::Other("the backend gives no logits".into()))?;
+                output.row(row).ok_or_else(|| CliError::Other("the backend returned no logits".into()))?;
             score.add(negative_log_probability(logits, *target)?);
         }
         at = next;
@@ -119,7 +119,7 @@ fn negative_log_probability(logits: &[f32], target: TokenId) -> Result<f64, CliE
     value.ok_or_else(|| CliError::Other("the model's logits are not finite".into()))
 }
 
-/// Sums over the predicted tokens.
+/// Sums over the scored tokens.
 #[derive(Debug, Default)]
 struct Score {
     sum: f64,
@@ -139,7 +139,7 @@ impl Score {
         (self.sum / self.count.max(1) as f64).exp()
     }
 
-    /// Standard error of the perplexity, by that of the mean.
+    /// Standard error of the perplexity, from that of the mean.
     fn error(&self) -> f64 {
         if self.count < 2 {
             return 0.0;

@@ -1,4 +1,4 @@
-//! Presets: a model, instructions and settings in a TOML file.
+//! Presets: model, system prompt and settings in a TOML file.
 
 use crate::error::CliError;
 use crate::settings::Settings;
@@ -17,14 +17,14 @@ use std::path::{Path, PathBuf};
 #[serde(deny_unknown_fields)]
 pub(crate) struct Preset {
     model: Option<PathBuf>,
-    /// Instructions to the model.
+    /// System prompt.
     pub system: Option<String>,
     #[serde(default)]
     settings: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Preset {
-    /// Whether the name is that of a preset.
+    /// Whether the name is a preset file.
     pub(crate) fn is_named(name: &str) -> bool {
         Path::new(name).extension().is_some_and(|extension| extension == "toml")
     }
@@ -42,12 +42,12 @@ impl Preset {
         Ok(preset)
     }
 
-    /// The model's name on the command line.
+    /// The model as it would be named on the command line.
     pub(crate) fn model(&self) -> Option<String> {
         self.model.as_ref().map(|path| path.to_string_lossy().into_owned())
     }
 
-    /// The settings, checked.
+    /// The validated settings.
     pub(crate) fn settings(&self) -> Result<Settings, CliError> {
         Settings::from_json(self.settings.clone())
     }

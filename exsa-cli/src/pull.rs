@@ -1,4 +1,4 @@
-//! `exsa pull`: fetches models.
+//! `exsa pull`: downloads models.
 
 use crate::args::PullArgs;
 use crate::error::CliError;
@@ -28,14 +28,14 @@ pub(crate) fn pull(args: &PullArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Fetches a model, with a progress bar on a terminal.
+/// Downloads a model, with a progress bar on a terminal.
 pub(crate) fn fetch(hub: &Hub, source: &Source, cancel: &Cancel) -> Result<Pulled, CliError> {
     let mut bar = Bar::new();
     let pulled = hub.pull(source, cancel, &mut |progress| bar.show(progress));
     bar.end();
     Ok(pulled.inspect_err(|error| {
         if matches!(error, exsa_hub::HubError::Cancelled) {
-            eprintln!("exsa: stopped; the same command continues");
+            eprintln!("exsa: stopped; run the same command to continue");
         }
     })?)
 }
@@ -49,12 +49,12 @@ fn as_json(source: &Source, pulled: &Pulled) -> serde_json::Value {
     })
 }
 
-/// A bar on the terminal, with speed and time left. A standard error that is no terminal gets a line per
-/// file.
+/// Progress bar with speed and remaining time. If standard error is not a terminal, prints one line per file
+/// instead.
 struct Bar {
     bar: ProgressBar,
     rate: Rate,
-    /// File and stage that are shown.
+    /// The file and phase on display.
     shown: Option<(usize, Phase)>,
 }
 
@@ -81,7 +81,7 @@ impl Bar {
         self.bar.set_message(format!("{speed} {}", left.map_or(String::new(), time)));
     }
 
-    /// The first sign of a file or of a stage of it.
+    /// Starts the display of a file or a phase.
     fn begin(&mut self, progress: &Progress<'_>) {
         let number = if progress.files > 1 {
             format!(" ({}/{})", progress.index + 1, progress.files)
@@ -94,7 +94,7 @@ impl Bar {
         }
         self.rate = Rate::new();
         let stage = match progress.phase {
-            Phase::Waiting => "another process fetches it",
+            Phase::Waiting => "another process is downloading it",
             Phase::Verifying => "verifying",
             _ => "",
         };
@@ -110,7 +110,7 @@ impl Bar {
     }
 }
 
-/// A time left for people: `1:05:09`, `5:09`.
+/// Formats a remaining time: `1:05:09`, `5:09`.
 fn time(time: Duration) -> String {
     let seconds = time.as_secs();
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);

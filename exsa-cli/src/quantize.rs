@@ -1,4 +1,4 @@
-//! `exsa quantize`: a model with smaller weights.
+//! `exsa quantize`: quantizes a model.
 
 use crate::args::QuantizeArgs;
 use crate::error::CliError;
@@ -16,7 +16,7 @@ use std::time::Instant;
 pub(crate) fn quantize(args: &QuantizeArgs) -> Result<(), CliError> {
     let mixture = Mixture::from_name(&args.mixture).ok_or_else(|| {
         let names: Vec<_> = Mixture::all().map(Mixture::name).collect();
-        CliError::Usage(format!("there is no mixture '{}'; there are {}", args.mixture, names.join(", ")))
+        CliError::Usage(format!("unknown mixture '{}'; allowed are {}", args.mixture, names.join(", ")))
     })?;
     let mut options = QuantizeOptions::new(mixture).pure(args.pure).allow_requantize(args.allow_requantize);
     if let Some(threads) = args.threads {
@@ -29,7 +29,7 @@ pub(crate) fn quantize(args: &QuantizeArgs) -> Result<(), CliError> {
     }
     let input = model::file(&args.input)?;
     let mut reader = File::open(&input).map_err(|error| CliError::file(&input, error))?;
-    // Written beside its place, so that an interrupted run leaves no file that looks whole.
+    // Written to a temporary name, so that an interrupted run leaves no file that looks complete.
     let mut part = args.output.clone().into_os_string();
     part.push(".part");
     let part = std::path::PathBuf::from(part);
@@ -51,7 +51,7 @@ pub(crate) fn quantize(args: &QuantizeArgs) -> Result<(), CliError> {
         Ok(summary)
     });
     let summary = summary.inspect_err(|_| {
-        // An incomplete file is of no use.
+        // An incomplete file is useless.
         let _ = std::fs::remove_file(&part);
     })?;
     println!(
@@ -67,7 +67,7 @@ pub(crate) fn quantize(args: &QuantizeArgs) -> Result<(), CliError> {
 
 fn create(output: &Path, part: &Path) -> Result<File, CliError> {
     if output.exists() {
-        return Err(CliError::Usage(format!("{} exists already; choose another name", output.display())));
+        return Err(CliError::Usage(format!("{} already exists; choose another name", output.display())));
     }
     File::create(part).map_err(|error| CliError::file(part, error))
 }

@@ -1,4 +1,4 @@
-//! `exsa rm`: deletes fetched models.
+//! `exsa rm`: deletes downloaded models.
 
 use crate::args::RmArgs;
 use crate::error::CliError;
@@ -23,5 +23,5 @@ fn say(removed: &Removed) {
     for file in &removed.files {
         println!("deleted {}", file.display());
     }
-    println!("{} are free now", bytes(removed.bytes));
+    println!("freed {}", bytes(removed.bytes));
 }

@@ -1,4 +1,4 @@
-//! `exsa serve`: the server, with a model that is fetched first where it has to be.
+//! `exsa serve`: the server; downloads the model first if necessary.
 
 use crate::args::ServeArgs;
 use crate::error::CliError;
@@ -21,13 +21,13 @@ pub(crate) fn serve(args: ServeArgs) -> Result<(), CliError> {
     ended(exsa_server::cli::run(&server))
 }
 
-/// The file of a source: from the cache, without a network, or else fetched.
+/// Returns the file of a source: cached, or else downloaded.
 fn fetched(name: &str, allow_http: bool) -> Result<PathBuf, CliError> {
     let source: Source = name.parse()?;
     if let Ok(cached) = hub::cache()?.cached(&source) {
         return Ok(cached.model);
     }
-    // Ctrl-C ends the program, as the server sets handlers of its own later; the download can be continued
-    // all the same.
+    // Ctrl-C ends the program here, since the server installs its handlers later; the download can be
+    // continued.
     Ok(pull::fetch(&hub::default(allow_http)?, &source, &Cancel::new())?.model)
 }

@@ -1,10 +1,10 @@
-//! Settings of requests by their names in the JSON API.
+//! Request settings by their names in the JSON API.
 
 use crate::error::CliError;
 use exsa::{Message, Overflow, Prompt, Request, SamplingParams};
 use serde_json::{Map, Value};
 
-/// Settings beside those of [`SamplingParams`].
+/// Settings that are not part of [`SamplingParams`].
 const OTHERS: [&str; 17] = [
     "banned_strings",
     "context_shift",
@@ -25,12 +25,12 @@ const OTHERS: [&str; 17] = [
     "truncation",
 ];
 
-/// Names and values that a request is made with.
+/// Names and values of request settings.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Settings(Map<String, Value>);
 
 impl Settings {
-    /// Names that can be set, sorted.
+    /// Returns all setting names, sorted.
     pub(crate) fn names() -> Vec<String> {
         let sampling = serde_json::to_value(SamplingParams::default().seed(0));
         let sampling = sampling.ok().and_then(|value| value.as_object().cloned()).unwrap_or_default();
@@ -40,7 +40,7 @@ impl Settings {
         names
     }
 
-    /// Sets a value, which is JSON or else a text.
+    /// Sets a value, given as JSON or else as plain text.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), CliError> {
         let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
         self.set_json(name, value)
@@ -51,7 +51,7 @@ impl Settings {
         let names = Self::names();
         if !names.iter().any(|known| known == name) {
             return Err(CliError::Usage(format!(
-                "there is no setting '{name}'; there are {}",
+                "unknown setting '{name}'; allowed are {}",
                 names.join(", ")
             )));
         }
@@ -65,12 +65,12 @@ impl Settings {
     /// Sets `NAME=VALUE`.
     pub(crate) fn set_pair(&mut self, pair: &str) -> Result<(), CliError> {
         let (name, value) = pair.split_once('=').ok_or_else(|| {
-            CliError::Usage(format!("'{pair}' is no setting; a setting is NAME=VALUE, as top_k=40"))
+            CliError::Usage(format!("'{pair}' is not a setting; write NAME=VALUE, such as top_k=40"))
         })?;
         self.set(name.trim(), value.trim())
     }
 
-    /// A request with these settings.
+    /// Creates a request with these settings.
     pub(crate) fn request(&self, prompt: Prompt) -> Result<Request, CliError> {
         let mut request = request(self.0.clone()).map_err(|error| CliError::Usage(error.to_string()))?;
         request.prompt = prompt;
@@ -82,7 +82,7 @@ impl Settings {
         Value::Object(self.0.clone())
     }
 
-    /// Settings from JSON, each checked.
+    /// Reads settings from JSON, and validates each.
     pub(crate) fn from_json(values: Map<String, Value>) -> Result<Self, CliError> {
         let mut settings = Self::default();
         values.into_iter().try_for_each(|(name, value)| settings.set_json(&name, value))?;
@@ -95,7 +95,7 @@ fn request(mut fields: Map<String, Value>) -> Result<Request, serde_json::Error>
     fields.insert("messages".into(), serde_json::to_value([Message::user("")])?);
     let mut request: Request = serde_json::from_value(Value::Object(fields))?;
     if !truncates {
-        // A chat goes on when it outgrows the context.
+        // A chat that outgrows the context drops its oldest messages.
         request.overflow = Overflow::DropMessages;
     }
     Ok(request)
@@ -133,11 +133,11 @@ mod tests {
 
     #[test]
     fn every_name_is_a_field_of_requests() {
-        // Names that a request would ignore would be accepted and do nothing.
+        // A name that requests ignore would be accepted without effect.
         let nested = Value::Array(vec![Value::Array(vec![Value::Object(Map::new())])]);
         let wrong = [nested, Value::from(-1.5), Value::from("?"), Value::from(true)];
         for name in OTHERS {
-            // Wrong schemas are found when they are compiled, later.
+            // Invalid schemas are only found later, when they are compiled.
             let is_read = |value: &Value| match request(Map::from_iter([(name.to_owned(), value.clone())])) {
                 Ok(request) => request.constraint.is_some(),
                 Err(_) => true,

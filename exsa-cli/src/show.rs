@@ -10,7 +10,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::Write;
 
-/// Characters of a metadata value that are shown.
+/// Maximum characters shown of a metadata value.
 const VALUE_CHARS: usize = 80;
 
 /// Runs the command.
@@ -52,7 +52,7 @@ pub(crate) fn show(args: &ShowArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Lines of name and value.
+/// Prints lines of names and values.
 fn facts(
     gguf: &Gguf,
     info: &ModelInfo,
@@ -98,7 +98,7 @@ struct Kind {
     bytes: u64,
 }
 
-/// Tensors by the type of their elements.
+/// Groups tensors by element type.
 fn types(gguf: &Gguf) -> BTreeMap<&'static str, Kind> {
     let mut types: BTreeMap<_, Kind> = BTreeMap::new();
     for tensor in gguf.tensors() {
@@ -150,7 +150,7 @@ fn metadata_text(metadata: &Metadata, key: &str) -> Option<String> {
     metadata.get_lossy(key).ok().flatten().map(visible)
 }
 
-/// A value in a line.
+/// Formats a value on one line, truncated.
 fn shortened(value: &Value) -> String {
     let text = match value {
         Value::Array(array) => format!("{} of {} elements", value.type_name(), array.len()),

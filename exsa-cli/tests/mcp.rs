@@ -74,7 +74,7 @@ fn without_a_terminal_other_tools_are_not_called() {
 fn faults_of_a_server_are_told_in_words() {
     for (fault, words) in [
         ("die", "it ended (exit status: 3); it wrote: out of clouds"),
-        ("garbage", "no message of the protocol: It is sunny."),
+        ("garbage", "not a protocol message: It is sunny."),
         ("huge", "a line of more than 4194304 bytes"),
         ("stranger", "request 99, which was not made"),
         ("error", "no such town"),
@@ -93,9 +93,9 @@ fn servers_that_do_not_start_end_the_run() {
     for (fault, words) in [
         ("old", "version '1999-01-01'"),
         ("toolless", "offers no tools"),
-        ("banner", "no message of the protocol: Server listening on stdio"),
+        ("banner", "not a protocol message: Server listening on stdio"),
         ("gone", "it ended (exit status: 7); it wrote: no licence"),
-        ("nameless", "a tool named 'a b'"),
+        ("nameless", "invalid tool name 'a b'"),
     ] {
         let shown = failed(&exsa(fault, &[]), 1);
         assert!(shown.contains(words) && shown.contains("mcp_server.sh"), "{fault}: {shown}");

@@ -32,7 +32,7 @@ impl Check {
 
     /// Requires success.
     pub fn works<T, E: std::error::Error>(&self, result: Result<T, E>) -> Result<T, Failure> {
-        result.map_err(|error| self.fail("it works", format!("the error '{error}'")))
+        result.map_err(|error| self.fail("success", format!("the error '{error}'")))
     }
 
     /// Requires a refusal with an error that satisfies `wanted`; `words` describe the error.
@@ -45,7 +45,7 @@ impl Check {
         match result {
             Ok(_) => Err(self.fail(words, "it was accepted")),
             Err(error) if error.to_string().trim().is_empty() => {
-                Err(self.fail(words, format!("an error without words: {error:?}")))
+                Err(self.fail(words, format!("an error without a message: {error:?}")))
             }
             Err(error) if wanted(&error) => Ok(()),
             Err(error) => Err(self.fail(words, format!("'{error}' ({error:?})"))),

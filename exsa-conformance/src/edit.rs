@@ -1,4 +1,4 @@
-//! A GGUF file in parts, to be changed and assembled again.
+//! A GGUF file split into parts, which can be changed and reassembled.
 
 use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource};
 use exsa_core::error::LoadError;

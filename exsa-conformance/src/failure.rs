@@ -31,7 +31,7 @@ impl fmt::Display for Failure {
         let Self { clause: Clause { place, text }, input, expected, found } = self;
         write!(
             f,
-            "a clause of the contract does not hold\n  clause:   {place}: {text}\n  input:    {input}\n  \
+            "a clause of the contract is violated\n  clause:   {place}: {text}\n  input:    {input}\n  \
              expected: {expected}\n  found:    {found}"
         )
     }

@@ -1,4 +1,4 @@
-//! The input of the cases: a backend, a model, and its exactness.
+//! The input of the cases: a backend, a model, and the required exactness.
 
 use crate::check::check;
 use crate::clause;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// A backend with a test model, and its expected properties.
 ///
-/// Small models are best: the cases compute some ten thousand tokens.
+/// Small models are best: the cases compute several tens of thousands of tokens.
 pub struct Fixture {
     pub(crate) backend: Arc<dyn InferenceBackend>,
     pub(crate) source: ModelSource,
@@ -30,8 +30,8 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// Creates a fixture for the model of `source` on `backend`. Defaults: results within 1e-4,
-    /// not bitwise; a backend that reads GGUF files.
+    /// Creates a fixture for the model in `source` on `backend`. By default, results must agree within 1e-4,
+    /// not bit for bit, and the backend reads GGUF files.
     pub fn new(backend: impl InferenceBackend + 'static, source: ModelSource) -> Self {
         Self {
             backend: Arc::new(backend),
@@ -48,14 +48,14 @@ impl Fixture {
         }
     }
 
-    /// Sets the tolerance between logits of the same tokens with another cut or
-    /// batch: absolute, or relative to the row's largest logit if that is over 1.
+    /// Sets the tolerance between logits of the same tokens in different spans or batches: absolute, or
+    /// relative to the row's largest logit if that is over 1.
     pub fn tolerance(mut self, tolerance: f32) -> Self {
         self.tolerance = tolerance;
         self
     }
 
-    /// Promises that the bits of a row depend on the tokens of its sequence alone, as with
+    /// Declares that the bits of a row depend only on the tokens of its sequence, as with
     /// [`batch_invariant`](exsa_core::backend::Capabilities::batch_invariant), whatever the number of
     /// threads.
     pub fn bitwise(mut self) -> Self {
@@ -63,13 +63,13 @@ impl Fixture {
         self
     }
 
-    /// Promises that saved KV with any changed byte is refused.
+    /// Declares that saved KV with any changed byte is refused.
     pub fn checksummed(mut self) -> Self {
         self.checksummed = true;
         self
     }
 
-    /// Declares that the backend does not read the source's bytes, so that damage to them cannot show.
+    /// Declares that the backend does not read the bytes of the source, so that damage cannot be detected.
     pub fn reads_no_files(mut self) -> Self {
         self.reads_files = false;
         self
@@ -81,7 +81,7 @@ impl Fixture {
         self
     }
 
-    /// Sets two adapters of the model that change its rows, each in its own way.
+    /// Sets two adapters of the model that change its rows in different ways.
     pub fn adapters(mut self, first: ModelSource, second: ModelSource) -> Self {
         self.adapters = vec![first, second];
         self
@@ -93,13 +93,13 @@ impl Fixture {
         self
     }
 
-    /// Sets the default session options of the cases. Every session gets an interrupt of its own.
+    /// Sets the default session options of the cases. Every session gets its own interrupt.
     pub fn session_options(mut self, options: SessionOptions) -> Self {
         self.session_options = options;
         self
     }
 
-    /// The tolerance between rows of the same sequence: 0 if the fixture promises equal bits.
+    /// The tolerance between rows of the same sequence: 0 if the fixture guarantees equal bits.
     pub(crate) fn row_tolerance(&self) -> f32 {
         if self.bitwise { 0.0 } else { self.tolerance }
     }
@@ -135,7 +135,8 @@ impl Fixture {
             .works(self.model()?.session(options))
     }
 
-    /// Creates a session with a KV cache of about `blocks` blocks, and contexts of up to the whole cache.
+    /// Creates a session with a KV cache of about `blocks` blocks, in which a context can take up the whole
+    /// cache.
     pub(crate) fn session_of_blocks(&self, blocks: usize) -> Result<Run, Failure> {
         let block_tokens = self.session()?.capabilities().block_tokens.max(1);
         // With blocks of one token, the cache would be too small for any test.
@@ -149,7 +150,7 @@ impl Fixture {
         let tokenizer = model.tokenizer();
         let n_vocab = tokenizer.n_vocab().min(model.info().n_vocab);
         let usable: Vec<TokenId> = (0..n_vocab as TokenId).filter(|id| !tokenizer.is_control(*id)).collect();
-        check(clause::FIXTURE, "choose tokens that are no control tokens").holds(
+        check(clause::FIXTURE, "choose tokens that are not control tokens").holds(
             usable.len() > 8,
             "a vocabulary with more than 8 of them",
             usable.len(),

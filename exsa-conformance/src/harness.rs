@@ -1,7 +1,7 @@
 //! Helpers for a backend's own tests, in which a session is driven without an engine.
 //!
-//! They panic where the session fails, as a test does; the cases of this crate report a
-//! [`Failure`](crate::Failure) instead.
+//! They panic if the session fails, like a test; the cases of this crate report a [`Failure`](crate::Failure)
+//! instead.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use exsa_core::backend::Session;
@@ -28,7 +28,7 @@ pub fn rows(logits: Option<Logits<'_>>) -> Vec<Vec<f32>> {
 ///
 /// # Panics
 ///
-/// If the pass fails or gives another number of rows.
+/// If the pass fails or returns a different number of rows.
 #[track_caller]
 pub fn feed(
     session: &mut dyn Session,

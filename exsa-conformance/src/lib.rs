@@ -1,8 +1,8 @@
 //! Conformance tests for backends of Exsa, and a fault-injecting backend.
 //!
-//! The documentation of [`exsa_core::backend`] defines the contract between [`exsa_core`] and its
-//! backends. The functions in [`cases`] test it on a [`Fixture`]: a backend, a model to run on it, and its
-//! exactness. A backend mounts them in one of its test files, and each case becomes a test of its own:
+//! The documentation of [`exsa_core::backend`] defines the contract between [`exsa_core`] and its backends.
+//! The functions in [`cases`] test it on a [`Fixture`]: a backend, a model, and the required exactness. A
+//! backend mounts them in one of its test files, where each case becomes a test:
 //!
 //! ```
 //! // tests/conformance.rs
@@ -23,9 +23,9 @@
 //! # fn main() {}
 //! ```
 //!
-//! With `exsa-conformance` among the `dev-dependencies`, `cargo test` then runs some sixty
-//! tests for each fixture. A failing test prints the violated clause of the contract, the
-//! input, the expectation and the result. To run all cases without a test harness:
+//! With `exsa-conformance` among the `dev-dependencies`, `cargo test` then runs about sixty tests for each
+//! fixture. A failing test prints the violated clause of the contract, the input, the expectation and the
+//! result. To run all cases without a test harness:
 //!
 //! ```
 //! use exsa_conformance::{Fixture, run_all};
@@ -42,13 +42,14 @@
 //! assert!(report.failed.is_empty() && report.passed.len() > 40);
 //! ```
 //!
-//! The cases compare a backend with itself: a sequence that was cut, batched, forked, rolled back or saved,
-//! with the same tokens alone in a session. They do not check the logits against a reference implementation.
-//! A small model suffices: its layers do not matter here, only that another token changes the logits.
-//! [`texts`] compares small trained models with reference texts, where the models are present.
+//! The cases compare a backend with itself: a sequence that was split, batched, forked, rolled back or saved
+//! must have the same logits as the same tokens alone in a session. Logits are not compared with a reference
+//! implementation. A small model suffices: its layers do not matter, only that a different token changes the
+//! logits. [`texts`] compares the output of small trained models with reference texts, if the models are
+//! present.
 //!
-//! [`generators`] has the contract of the other seam, for engines, worker processes, remote engines and
-//! pools.
+//! [`generators`] tests the contract of [`Generator`](exsa_core::Generator), for engines, worker processes,
+//! remote engines and pools.
 //!
 //! For tests that only one backend needs, [`edit`] changes model files, [`harness`] drives a session, and
 //! [`test_data`] finds models that cannot be shipped.

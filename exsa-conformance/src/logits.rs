@@ -1,4 +1,4 @@
-//! Rows of logits that outlive the session's loan.
+//! Owned copies of rows of logits.
 
 use exsa_core::backend::Output;
 

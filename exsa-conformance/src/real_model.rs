@@ -1,4 +1,4 @@
-//! A real instruct model, since only trained weights show whether generated text is right.
+//! A real instruct model, since only trained weights show whether generated text is meaningful.
 //!
 //! The model is SmolLM2-135M-Instruct, if it was fetched with the project's `scripts/get-smollm2`. Its path
 //! is taken from the environment variable `EXSA_SMOLLM2`, else from `exsa/models` in the user's cache folder.

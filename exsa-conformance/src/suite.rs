@@ -40,7 +40,7 @@ pub fn run_all(fixture: &Fixture) -> Report {
 #[doc(hidden)]
 pub fn run_mounted(run: fn(&Fixture) -> CaseResult, fixture: impl IntoFixture) -> Result<(), Failure> {
     match fixture.into_fixture() {
-        None => eprintln!("skipped: there is no fixture here"),
+        None => eprintln!("skipped: the fixture is not available"),
         Some(fixture) => {
             if let Outcome::Skipped(reason) = run(&fixture)? {
                 eprintln!("skipped: {reason}");
@@ -71,10 +71,10 @@ macro_rules! list {
     };
 }
 
-/// Makes every case a test of its own, on one fixture or on several.
+/// Turns every case into a test, for one or several fixtures.
 ///
-/// A fixture is an expression of type [`Fixture`] or `Option<Fixture>`; with
-/// `None` the tests report a skip. It is evaluated anew for every test.
+/// A fixture is an expression of type [`Fixture`] or `Option<Fixture>`; with `None` the tests report a skip.
+/// It is evaluated for every test.
 ///
 /// ```
 /// use exsa_conformance::Fixture;

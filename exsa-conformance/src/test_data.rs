@@ -1,4 +1,4 @@
-//! Models that the project cannot ship: tests that need them look for them in a folder and skip without them.
+//! Models that the project cannot ship: tests look for them in a folder, and are skipped if they are missing.
 //!
 //! The folder is named by the environment variable `EXSA_TEST_DATA`; without
 //! it, it is `shared` beside the checkout of the project.

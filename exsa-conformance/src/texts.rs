@@ -1,7 +1,7 @@
 //! Greedy texts of small trained models of the [test data](crate::test_data).
 //!
-//! The same texts on every backend show that tokenizer, weights and sessions fit together. A backend calls
-//! the functions in tests of their own, with a fixture for the given model; without the model they skip.
+//! Equal texts on every backend show that tokenizer, weights and sessions work together. A backend calls each
+//! function in a test, with a fixture for the given model; without the model, the test is skipped.
 //!
 //! ```no_run
 //! # use exsa_core::scripted::{ScriptedBackend, ScriptedModel};
@@ -40,16 +40,16 @@ const TINY: &str = "Once upon a time, there was a little girl named Lily. She lo
                     cookies. One day, she found a big cake with a big bucket. She picked it up and put it in her \
                     pocket.\nLily took a bucket of cake and put it in her";
 
-/// 200 tokens of `stories260K-f32.gguf` after BOS alone.
+/// 200 tokens of `stories260K-f32.gguf` after only BOS.
 ///
 /// # Errors
 ///
-/// A failure to load or to run the model, and another text.
+/// The model cannot be loaded or run, or its text differs.
 pub fn stories260k(fixture: impl Fn(ModelSource) -> Fixture) -> Result<(), Failure> {
     text("stories260K-f32.gguf", "", 200, fixture, |text| text == STORY, STORY)
 }
 
-/// 64 tokens of `stories260K-q8_0.gguf`: the text of the 32-bit weights, as far as they go.
+/// 64 tokens of `stories260K-q8_0.gguf`: the beginning of the text of the 32-bit weights.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! A backend of the mandatory methods alone, as one writes it first: no fork, no truncation, nothing saved.
+//! A backend with only the mandatory methods, as a first version: no fork, no truncation, no saving.
 
 use exsa_conformance::{Fixture, run_all};
 use exsa_core::SeqId;
@@ -77,7 +77,7 @@ fn bare() -> Fixture {
 
 exsa_conformance::mount!(bare());
 
-/// Cases of abilities that it lacks are skipped, and no others.
+/// Only cases of missing abilities are skipped.
 #[test]
 fn what_is_skipped() {
     let report = run_all(&bare());

@@ -1,4 +1,4 @@
-//! The engine on a backend that fails: errors of a sequence, errors of a pass, NaN, wrong rows, stalls and
+//! The engine on a failing backend: errors of a sequence, errors of a pass, NaN, wrong rows, stalls and
 //! panics.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -38,10 +38,10 @@ fn model() -> ScriptedModel {
     ScriptedModel::echo("abcdefghijklmnopqrstuvwxyz0123456789")
 }
 
-/// A prompt's bytes are its tokens, and greedy answers of this model hold no `!`.
+/// A prompt's bytes are its tokens, and greedy answers of this model never contain `!`.
 const BAD: TokenId = b'!' as TokenId;
 
-/// Runs twenty requests of which one holds `!`; the others must be as without the fault.
+/// Runs twenty requests, one of which contains `!`; the others must be as without the fault.
 fn only_the_bad_one_fails(model: ScriptedModel, faults: Faults) -> RequestError {
     let sound = Engine::start(model.clone().shared(), EngineOptions::default()).unwrap();
     let engine = faulty(model, &faults);
@@ -242,7 +242,7 @@ fn a_panic_ends_the_requests_and_not_the_process() {
     engine.shut_down(Shutdown::Drain);
 }
 
-/// Recovering from an error calls into the backend again, which may be as broken there.
+/// Recovery from an error calls the backend again, which may fail there too.
 #[test]
 fn a_panic_while_recovering_ends_the_requests_and_not_the_process() {
     for operation in [Operation::Truncate, Operation::Release] {

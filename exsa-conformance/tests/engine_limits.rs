@@ -1,4 +1,4 @@
-//! The engine keeps to the limits that a session has, where they are below those that it was asked for.
+//! The engine respects the limits of a session that are below the requested ones.
 #![allow(clippy::unwrap_used)]
 
 use exsa_core::backend::{Capabilities, Model, Output, Session, SessionOptions};
@@ -10,7 +10,7 @@ use exsa_core::tokenizer::Tokenizer;
 use exsa_core::{Engine, EngineOptions, Request, SamplingParams, SeqId};
 use std::sync::Arc;
 
-/// A model whose sessions hold fewer sequences and take smaller batches than they are asked for.
+/// A model whose sessions have fewer sequences and smaller batches than requested.
 struct Narrow(ScriptedModel);
 
 impl Model for Narrow {

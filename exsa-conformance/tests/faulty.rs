@@ -1,4 +1,5 @@
-//! The faulty backend: without faults it is what it decorates, and each fault does what it says.
+//! The faulty backend: without faults it behaves like the decorated one, and each fault has its documented
+//! effect.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use exsa_conformance::Fixture;
@@ -27,7 +28,7 @@ fn session(faults: &Faults) -> Box<dyn Session> {
         .unwrap()
 }
 
-/// Sequences of two tokens each, with one row asked for.
+/// Sequences of two tokens each, with one row requested.
 fn batch(sequences: u32) -> Batch {
     let mut batch = Batch::new();
     (0..sequences).for_each(|seq| batch.push(Span::tokens(SeqId(seq), 0, &[65 + seq, 66]).rows(1)));
@@ -57,7 +58,7 @@ fn faults_of_kv_operations() {
     session.fork(SeqId(0), SeqId(1), 2).unwrap();
     faults.add(When::Nth(Operation::Fork, faults.calls(Operation::Fork) + 1), Effect::FailLate);
     on_purpose(session.fork(SeqId(0), SeqId(2), 2));
-    // Late, it was done all the same.
+    // A late failure: the work was done nevertheless.
     assert!(matches!(session.fork(SeqId(0), SeqId(2), 2), Err(KvError::Sequence { .. })));
     faults.add(When::Always(Operation::Release), Effect::Fail);
     session.release(SeqId(2));
@@ -95,7 +96,7 @@ fn faults_of_passes() {
     session.forward(&batch(1)).unwrap();
     session.release(SeqId(0));
     assert!(matches!(session.forward(&batch(1)), Err(StepError::Backend(_))));
-    // It was done all the same.
+    // The work was done nevertheless.
     assert!(matches!(session.forward(&batch(2)), Err(StepError::Sequence { seq: SeqId(1), .. })));
     session.release(SeqId(0));
     let panicked = catch_unwind(AssertUnwindSafe(|| session.forward(&batch(1)).map(|_| ())));

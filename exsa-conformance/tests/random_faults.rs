@@ -1,6 +1,6 @@
 //! Faults of every kind at random calls, on schedules with too little KV and too few sequences, so that
-//! requests give way to each other and their KV is saved and restored, half of them with drafts. What must
-//! hold all the same is checked after every step.
+//! requests are preempted and their KV is saved and restored; half of the schedules have drafts. Invariants
+//! are checked after every step.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_conformance::faulty::{Effect, Faults, FaultyModel, Operation, When};
@@ -20,7 +20,7 @@ use std::time::Duration;
 const ROUNDS: u64 = 2000;
 const ANSWER: usize = 30;
 
-/// A prompt that holds it is computed with an error in some rounds.
+/// Token at which prefill fails in some rounds.
 const BAD: TokenId = b'!' as TokenId;
 
 const KV_OPERATIONS: [Operation; 4] =
@@ -39,7 +39,7 @@ impl Random {
     }
 }
 
-/// Drafts some tokens that the model will say, then others.
+/// Drafts some tokens that the model will generate, then others.
 #[derive(Debug)]
 struct Drafts {
     model: ScriptedModel,
@@ -79,20 +79,20 @@ struct Submitted {
 struct Totals {
     answered: u64,
     failed: u64,
-    /// Answers that go on to the end after another of their request failed.
+    /// Answers that complete after another answer of their request failed.
     survivors: u64,
     expired: u64,
     cancelled: u64,
     saved: u64,
     drafted: u64,
     accepted: u64,
-    /// Rounds in which no fault came about.
+    /// Rounds in which no fault occurred.
     without_fault: u64,
     rewound: u64,
     shifts: u64,
     /// Calls of [`KV_OPERATIONS`].
     calls: [u64; 4],
-    /// Faults that came about where no others than those of the operation were due.
+    /// Faults that occurred while only faults of the operation were due.
     fired: [u64; 4],
 }
 
@@ -182,7 +182,7 @@ fn engine(
     rewinds: &Rewinds,
 ) -> (EngineLoop, ScriptedModel, ManualClock) {
     let clock = ManualClock::new();
-    // A mistake anywhere in a sequence shows in all that follows.
+    // An error anywhere in a sequence changes all later tokens.
     let mut model = ScriptedModel::ngram(random.below(1 << 30))
         .order(usize::MAX)
         .kv([2048, 256, 160][random.below(3) as usize], 8)

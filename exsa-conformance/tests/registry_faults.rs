@@ -1,5 +1,5 @@
-//! The registry on backends that fail and panic: each caller and each request gets one answer, and models
-//! recover by another load.
+//! The registry on backends that fail and panic: each caller and each request gets exactly one answer, and
+//! models recover by loading again.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_conformance::faulty::{Effect, Faults, FaultyBackend, Operation, When};
@@ -102,7 +102,7 @@ fn a_panic_in_a_pass_fails_the_model() {
     assert_eq!(registry.stats().submitted, registry.stats().finished);
 }
 
-/// A pass that ignores its interrupt delays the unload that aborts it, and nothing else of the registry.
+/// A pass that ignores its interrupt delays the unload that aborts it, but nothing else in the registry.
 #[test]
 fn a_stalled_backend_delays_its_own_unload_alone() {
     let faults = Faults::new();

@@ -1,4 +1,5 @@
-//! The scripted backend keeps to the contract: with cells of one token, with blocks, and without truncation.
+//! The scripted backend fulfils the contract: with blocks of one token, with larger blocks, and without
+//! truncation.
 
 use exsa_conformance::Fixture;
 use exsa_core::backend::ModelSource;
@@ -9,7 +10,7 @@ fn scripted(model: ScriptedModel) -> Fixture {
     Fixture::new(backend, ModelSource::Embedded(b"")).reads_no_files().bitwise().checksummed()
 }
 
-/// With adapters, of which a batch takes so many sets.
+/// With adapters, and at most this many sets per batch.
 fn adapted(sets: usize) -> Fixture {
     let adapter = |bytes: &'static [u8]| ModelSource::Embedded(bytes);
     scripted(ScriptedModel::ngram(5).kv(1024, 16).adapters(2, sets))

@@ -211,9 +211,9 @@ impl Batch {
     /// For sessions: checks the batch against the contract of
     /// [`Session`](crate::backend::Session) before anything changes.
     ///
-    /// `held` returns the number of tokens that a sequence holds, or `None` for
-    /// an unknown id. `seen` is scratch memory, one flag per sequence id; its
-    /// contents do not matter. Room in the KV cache is left to the session.
+    /// `held` returns the number of tokens that a sequence holds, or `None` for an unknown id. `seen` is
+    /// scratch memory, one flag per sequence id; its contents do not matter. The session itself checks for
+    /// free space in the KV cache.
     ///
     /// # Errors
     ///

@@ -4,18 +4,18 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A monotonic clock with an epoch of its own.
+/// A monotonic clock with an arbitrary epoch.
 pub trait Clock: Send + Sync {
     /// Time since the clock's epoch.
     fn now(&self) -> Duration;
 }
 
-/// The machine's monotonic clock; its epoch is its creation.
+/// The system's monotonic clock; its epoch is the time of its creation.
 #[derive(Debug)]
 pub struct SystemClock(Instant);
 
 impl SystemClock {
-    /// A clock that starts at zero now.
+    /// A clock whose epoch is now.
     pub fn new() -> Self {
         Self(Instant::now())
     }

@@ -3,7 +3,7 @@
 use crate::token::{SeqId, TokenId};
 use std::path::PathBuf;
 
-/// Why a model could not be inspected or loaded, or a session not be made.
+/// Error of inspecting or loading a model or an adapter, or of creating a session.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
@@ -26,13 +26,13 @@ pub enum LoadError {
     Unsupported {
         /// Name of the unsupported architecture, quantization or tensor type.
         what: String,
-        /// Those that are supported.
+        /// The supported values.
         supported: String,
     },
-    /// The file holds no tensor at all, as files that hold only a vocabulary do.
-    #[error("the file holds metadata and no weights: a vocabulary, not a model")]
+    /// The file holds no tensors: it is a vocabulary-only file.
+    #[error("the file holds a vocabulary and no weights, so it is not a model")]
     NoWeights,
-    /// The path names a folder.
+    /// The path is a folder.
     #[error("{} is a folder, not a file; give the path of a .gguf file{}", path.display(), listed(files))]
     Folder {
         /// The folder.
@@ -40,12 +40,12 @@ pub enum LoadError {
         /// Names of GGUF files in it, some of them if there are many.
         files: Vec<String>,
     },
-    /// The file is a sound GGUF that holds something else than a model.
+    /// The file is a valid GGUF file, but not a model.
     #[error("the file holds {what}, not a model: {advice}")]
     NotAModel {
-        /// Content of the file, as its metadata state it.
+        /// Content of the file, according to its metadata.
         what: &'static str,
-        /// Use of such a file.
+        /// How such a file is used.
         advice: &'static str,
     },
     /// A tensor is missing or has the wrong shape or type.
@@ -56,7 +56,7 @@ pub enum LoadError {
         /// The problem and the expected value.
         problem: String,
     },
-    /// The memory needed is more than is allowed or available.
+    /// More memory is needed than is allowed or available.
     #[error("{what} needs {needed} bytes, but {available} are available")]
     Memory {
         /// Part that needs the memory: weights, KV cache.
@@ -66,7 +66,7 @@ pub enum LoadError {
         /// Bytes available.
         available: u64,
     },
-    /// An option has a value that makes no sense for this model.
+    /// An option has a value that is invalid for this model.
     #[error("option {option}: {problem}")]
     Option {
         /// Name of the option.
@@ -74,7 +74,7 @@ pub enum LoadError {
         /// The problem and the values that are allowed.
         problem: String,
     },
-    /// An adapter is damaged, or none of this model.
+    /// An adapter is damaged or does not belong to this model.
     #[error("adapter {name}: {problem}")]
     Adapter {
         /// Its file or folder.
@@ -85,7 +85,7 @@ pub enum LoadError {
     /// The progress callback asked to stop.
     #[error("loading was cancelled")]
     Cancelled,
-    /// The backend failed for a reason of its own.
+    /// A backend-specific failure.
     #[error("backend: {0}")]
     Backend(String),
 }
@@ -95,11 +95,11 @@ fn listed(files: &[String]) -> String {
     if files.is_empty() { String::new() } else { format!(" in it, such as {}", files.join(", ")) }
 }
 
-/// Why a forward pass failed.
+/// Error of a forward pass.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StepError {
-    /// One sequence cannot go on; the others can, once it has left the batch.
+    /// One sequence cannot continue; the other sequences can, without it in the batch.
     #[error("{seq}: {problem}")]
     Sequence {
         /// The sequence at fault.
@@ -131,12 +131,12 @@ pub enum StepError {
     Position {
         /// The sequence.
         seq: SeqId,
-        /// Position asked for.
+        /// Start position of the span.
         position: usize,
         /// Tokens held.
         held: usize,
     },
-    /// The KV cache has no room. Core accounts for KV, so this tells of a mistake in core or in the session's
+    /// The KV cache is full. Since core accounts for KV, this indicates a bug in core or in the session's
     /// capabilities.
     #[error("the KV cache is full: {needed} blocks needed, {free} free")]
     KvFull {
@@ -151,13 +151,13 @@ pub enum StepError {
     /// The pass was interrupted through [`Interrupt`](crate::backend::Interrupt).
     #[error("the forward pass was interrupted")]
     Interrupted,
-    /// The backend failed; nothing is known about single sequences.
+    /// The backend failed, without information about individual sequences.
     #[error("backend: {0}")]
     Backend(String),
 }
 
 impl StepError {
-    /// The sequence at fault, where one is known.
+    /// The sequence at fault, if known.
     pub fn seq(&self) -> Option<SeqId> {
         match self {
             Self::Sequence { seq, .. } | Self::InvalidToken { seq, .. } | Self::Position { seq, .. } => {
@@ -168,7 +168,7 @@ impl StepError {
     }
 }
 
-/// Why an operation on a sequence's KV failed.
+/// Error of an operation on the KV of a sequence.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KvError {
@@ -183,17 +183,17 @@ pub enum KvError {
         /// The problem.
         problem: &'static str,
     },
-    /// A length is beyond what the sequence holds.
-    #[error("{seq}: length {len} asked for, but the session holds {held} tokens")]
+    /// A length exceeds the tokens that the sequence holds.
+    #[error("{seq}: length {len} requested, but the session holds {held} tokens")]
     Length {
         /// The sequence.
         seq: SeqId,
-        /// Length asked for, in tokens.
+        /// Requested length in tokens.
         len: usize,
         /// Tokens held.
         held: usize,
     },
-    /// The KV cache has no room for what is restored.
+    /// The KV cache has no space for the KV to restore.
     #[error("the KV cache is full: {needed} blocks needed, {free} free")]
     Full {
         /// Blocks needed, more than are free.
@@ -207,7 +207,7 @@ pub enum KvError {
     /// Reading or writing failed.
     #[error("saved KV: {0}")]
     Io(#[from] std::io::Error),
-    /// The backend failed for a reason of its own.
+    /// A backend-specific failure.
     #[error("backend: {0}")]
     Backend(String),
 }

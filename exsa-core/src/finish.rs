@@ -7,7 +7,7 @@ use crate::stats::DraftStats;
 use crate::token::TokenId;
 use std::time::Duration;
 
-/// Reason for the end of a request.
+/// Finish reason of a request or of one of its answers.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(
     feature = "serde",
@@ -20,15 +20,16 @@ pub enum FinishReason {
     EndOfGeneration,
     /// One of the request's stop tokens was generated.
     StopToken(TokenId),
-    /// One of the request's stop strings appeared; its index in the request. The text ends just before it.
+    /// One of the request's stop strings was generated; the value is its index in the request. The text ends
+    /// just before it.
     StopString(usize),
     /// One of the request's banned strings could not be avoided within the limits of
-    /// [`Request::banned_strings`](crate::Request::banned_strings); its index in the request. The text ends
-    /// before it.
+    /// [`Request::banned_strings`](crate::Request::banned_strings); the value is its index in the request.
+    /// The text ends before it.
     BannedString(usize),
     /// The request's `max_tokens` were generated.
     MaxTokens,
-    /// A tool call was complete, and the request allows no parallel calls.
+    /// A tool call was completed, and the request allows no parallel calls.
     ToolCall,
     /// The sequence filled the context, or the whole KV cache.
     ContextFull,
@@ -43,7 +44,7 @@ pub enum FinishReason {
 }
 
 impl FinishReason {
-    /// The reason, or the error of [`Failed`](Self::Failed): for use with `?`.
+    /// Converts [`Failed`](Self::Failed) into its error, for use with `?`.
     ///
     /// # Errors
     ///
@@ -55,9 +56,9 @@ impl FinishReason {
         }
     }
 
-    /// OpenAI's `finish_reason` of an answer without tool calls: `stop`, `length`, `content_filter` where
-    /// banned strings left no way on, or `error` for a request that failed, was cancelled or met a time
-    /// limit, for which OpenAI has no name.
+    /// The corresponding `finish_reason` of OpenAI's API, for an answer without tool calls: `stop`, `length`,
+    /// `content_filter` for [`BannedString`](Self::BannedString), or `error` for a request that failed, was
+    /// cancelled or exceeded a time limit, for which OpenAI has no name.
     pub fn openai(&self) -> &'static str {
         match self {
             Self::EndOfGeneration | Self::StopToken(_) | Self::StopString(_) => "stop",
@@ -68,7 +69,7 @@ impl FinishReason {
         }
     }
 
-    /// The error that the request failed with.
+    /// The error of a failed request; `None` for other reasons.
     pub fn error(&self) -> Option<&RequestError> {
         match self {
             Self::Failed(error) => Some(error),
@@ -87,7 +88,7 @@ pub enum RequestError {
     /// No token could be sampled from the logits.
     #[error("sampling: {0}")]
     Sample(#[from] SampleError),
-    /// The answer cannot go on under its constraint.
+    /// The answer cannot continue under its constraint.
     #[error("constraint: {0}")]
     Constraint(#[from] ConstraintError),
     /// The backend panicked; the engine has stopped.
@@ -96,7 +97,7 @@ pub enum RequestError {
     /// A value of the result is not a finite number.
     #[error("value {index} of the {result} is {value}, not a finite number")]
     NotFinite {
-        /// The result: a vector, a score.
+        /// Kind of result: a vector or a score.
         result: &'static str,
         /// Index of the value.
         index: usize,
@@ -112,34 +113,38 @@ pub enum RequestError {
     /// The worker process, the connection or the engine that computed the request was lost.
     #[error("{0}")]
     Lost(String),
-    /// The engine could not be reached, or had no room: the request did not run there.
+    /// The engine could not be reached or had no capacity; the request did not run.
     #[error("{0}")]
     Unavailable(String),
-    /// The request ran in so many crashes that it is not tried again.
-    #[error("the request ran in {crashes} crashes, and is not tried again; the last: {reason}")]
+    /// Workers or engines crashed so often while they computed the request that it is not retried.
+    #[error(
+        "{crashes} workers or engines crashed while computing the request, so it is not retried; \
+         last crash: {reason}"
+    )]
     Crashed {
         /// Crashes of workers or engines that computed the request.
         crashes: u32,
-        /// The last of them.
+        /// Reason of the last crash.
         reason: String,
     },
 }
 
 impl RequestError {
-    /// Whether the engine was lost rather than the request wrong, so that another engine may go on.
+    /// Whether the engine was lost, rather than the request being at fault, so that another engine can
+    /// continue the request.
     pub fn is_lost_engine(&self) -> bool {
         matches!(self, Self::Panicked(_) | Self::EngineStopped | Self::Lost(_) | Self::Unavailable(_))
     }
 }
 
-/// Tokens and times of a request.
+/// Token counts and times of a request.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct Usage {
     /// Tokens of the prompt, BOS included.
     pub prompt_tokens: usize,
-    /// Prompt tokens whose KV was cached.
+    /// Prompt tokens whose KV came from the prefix cache.
     pub cached_tokens: usize,
     /// Tokens generated, including the token that ended the answer.
     pub completion_tokens: usize,
@@ -158,7 +163,7 @@ pub struct Usage {
     /// Time from submission to the end.
     #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds"))]
     pub total_time: Duration,
-    /// Messages of the conversation that were left out:
+    /// Messages dropped from the conversation to fit the context window:
     /// [`Overflow::DropMessages`](crate::Overflow::DropMessages).
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "crate::wire::is_zero"))]
     pub dropped_messages: usize,
@@ -166,7 +171,7 @@ pub struct Usage {
     /// [`Overflow::Shift`](crate::Overflow::Shift).
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "crate::wire::is_zero"))]
     pub shifted_tokens: usize,
-    /// Drafts that were verified and accepted, over all answers. Boxed, so that events stay small.
+    /// Speculative drafts that were verified and accepted, over all answers. Boxed to keep events small.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "DraftStats::is_empty"))]
     pub drafts: Box<DraftStats>,
 }
@@ -177,7 +182,7 @@ impl Usage {
         Self { prompt_tokens, completion_tokens, ..Self::default() }
     }
 
-    /// Sets the prompt tokens whose KV was cached.
+    /// Sets the prompt tokens whose KV came from the prefix cache.
     #[must_use]
     pub fn cached_tokens(mut self, tokens: usize) -> Self {
         self.cached_tokens = tokens;
@@ -205,7 +210,7 @@ impl Usage {
         self
     }
 
-    /// Sets the messages that were left out.
+    /// Sets the number of dropped messages.
     #[must_use]
     pub fn dropped_messages(mut self, messages: usize) -> Self {
         self.dropped_messages = messages;
@@ -226,7 +231,7 @@ impl Usage {
         self
     }
 
-    /// Tokens per second after the first; `None` for fewer than two tokens.
+    /// Decode speed in tokens per second, measured after the first token; `None` for fewer than two tokens.
     pub fn tokens_per_second(&self) -> Option<f64> {
         let rest = self.completion_tokens.checked_sub(1).filter(|n| *n > 0)?;
         let time = self.total_time.checked_sub(self.time_to_first_token?)?;

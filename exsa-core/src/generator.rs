@@ -1,4 +1,5 @@
-//! Seam 2: the token level. A [`Generator`] turns a [`Request`] into a [`TokenStream`].
+//! The interface to applications, at the level of tokens. A [`Generator`] turns a [`Request`] into a
+//! [`TokenStream`].
 
 use crate::adapter::request::listed;
 use crate::adapter::{AdapterError, AdapterStatus};
@@ -24,99 +25,100 @@ use std::time::Duration;
 ///
 /// # Contract
 ///
-/// - `submit` refuses invalid or unplaceable requests at
-///   once with a typed error and never waits for capacity.
-/// - Every accepted request ends with exactly one
-///   [`Event::Finished`](crate::stream::Event::Finished), whatever happens to the generator.
-/// - A consumer that does not read, or drops its stream, delays no other request.
+/// - If a request is invalid or exceeds the capacity, `submit` returns a typed error at once; it never waits
+///   for capacity.
+/// - Every accepted request ends with exactly one [`Event::Finished`](crate::stream::Event::Finished), even
+///   if the generator fails.
+/// - A consumer that does not read its stream, or drops it, does not delay other requests.
 pub trait Generator: Send + Sync {
-    /// The available models, the default model first; for a dynamic pool, its
-    /// current models. [`Request::model`] selects by [`ModelInfo::name`].
+    /// The available models, the default model first; for a dynamic pool, the current models.
+    /// [`Request::model`] selects by [`ModelInfo::name`].
     fn models(&self) -> Vec<Arc<ModelInfo>>;
 
     /// Accepts a request.
     ///
     /// # Errors
     ///
-    /// The reason why the request is refused.
+    /// The reason for refusing the request.
     fn submit(&self, request: Request) -> Result<TokenStream, SubmitError>;
 
-    /// Accepts texts to embed; the output keeps their order. The default refuses.
+    /// Accepts texts to embed; outputs have the order of the texts. The default implementation refuses.
     ///
     /// # Errors
     ///
-    /// The reason why the request is refused.
+    /// The reason for refusing the request.
     fn embed(&self, request: EmbedRequest) -> Result<Pending<EmbedOutput>, SubmitError> {
         let _ = request;
-        let reason = "this generator gives no embeddings".into();
+        let reason = "this generator does not support embeddings".into();
         Err(SubmitError::Unsupported { operation: "embed", reason })
     }
 
-    /// Accepts documents to score against a query. The default refuses.
+    /// Accepts documents to score against a query. The default implementation refuses.
     ///
     /// # Errors
     ///
-    /// The reason why the request is refused.
+    /// The reason for refusing the request.
     fn rerank(&self, request: RerankRequest) -> Result<Pending<RerankOutput>, SubmitError> {
         let _ = request;
-        let reason = "this generator gives no scores".into();
+        let reason = "this generator does not support reranking".into();
         Err(SubmitError::Unsupported { operation: "rerank", reason })
     }
 
-    /// Number of prompt tokens of the request, BOS and chat template included. Does not validate the rest of
-    /// the request. The default refuses.
+    /// Number of prompt tokens of the request, including BOS and chat template. Does not validate the rest of
+    /// the request. The default implementation refuses.
     ///
     /// # Errors
     ///
     /// The reason why the prompt cannot be tokenized.
     fn count_tokens(&self, request: &Request) -> Result<usize, SubmitError> {
         let _ = request;
-        let reason = "this generator counts no tokens".into();
+        let reason = "this generator does not count tokens".into();
         Err(SubmitError::Unsupported { operation: "count_tokens", reason })
     }
 
-    /// The text of the request's prompt: of a conversation as the chat template renders it. The default
-    /// refuses.
+    /// The text of the request's prompt; a conversation is rendered by the chat template. The default
+    /// implementation refuses.
     ///
     /// # Errors
     ///
     /// The reason why the conversation cannot be rendered; [`SubmitError::Unsupported`] for a prompt of token
-    /// ids, and where there is no template.
+    /// ids, or if there is no template.
     fn render(&self, request: &Request) -> Result<Rendered, SubmitError> {
         let _ = request;
-        let reason = "this generator renders no prompts".into();
+        let reason = "this generator does not render prompts".into();
         Err(SubmitError::Unsupported { operation: "render", reason })
     }
 
-    /// The tokenizer of a model by its name, or of the default model. The default refuses: remote engines
-    /// need not have one.
+    /// The tokenizer of the named model, or of the default model. The default implementation refuses, since
+    /// remote engines may not have one.
     ///
     /// # Errors
     ///
-    /// [`SubmitError::UnknownModel`], or [`SubmitError::Unsupported`] where there is no tokenizer.
+    /// [`SubmitError::UnknownModel`], or [`SubmitError::Unsupported`] if there is no tokenizer.
     fn tokenizer(&self, model: Option<&str>) -> Result<Arc<dyn Tokenizer>, SubmitError> {
         let _ = model;
         let reason = "this generator has no tokenizer".into();
         Err(SubmitError::Unsupported { operation: "tokenizer", reason })
     }
 
-    /// Refuses a request that [`submit`](Self::submit) would refuse at any load: for pools, whose requests
-    /// wait before they are submitted. The default accepts every request.
+    /// Validates a request without submitting it: refuses every request that [`submit`](Self::submit) would
+    /// refuse regardless of load. Pools call it for requests that wait before they are submitted. The default
+    /// implementation accepts every request.
     ///
     /// # Errors
     ///
-    /// The reason why the request is refused.
+    /// The reason for refusing the request.
     fn check(&self, request: &Request) -> Result<(), SubmitError> {
         let _ = request;
         Ok(())
     }
 
-    /// Loads an adapter of a model, or of the default model, under a name that requests can use
-    /// ([`Request::adapters`]). The default refuses.
+    /// Loads a LoRA adapter for a model, or for the default model, under a name that requests can use
+    /// ([`Request::adapters`]). The default implementation refuses.
     ///
     /// # Errors
     ///
-    /// The reason why it is refused.
+    /// The reason for refusing the adapter.
     fn load_adapter(
         &self,
         model: Option<&str>,
@@ -124,27 +126,28 @@ pub trait Generator: Send + Sync {
         source: &ModelSource,
     ) -> Result<AdapterStatus, AdapterError> {
         let _ = (model, name, source);
-        Err(AdapterError::Unsupported { reason: "this generator loads none".into() })
+        Err(AdapterError::Unsupported { reason: "this generator does not load adapters".into() })
     }
 
-    /// Unloads an adapter; requests that use it go on to their end. The default refuses.
+    /// Unloads an adapter; requests that use it are still completed. The default implementation refuses.
     ///
     /// # Errors
     ///
-    /// [`AdapterError::Unknown`], and others where the model is not there.
+    /// [`AdapterError::Unknown`], or another variant if the model is not available.
     fn unload_adapter(&self, model: Option<&str>, name: &str) -> Result<(), AdapterError> {
         let _ = (model, name);
-        Err(AdapterError::Unsupported { reason: "this generator loads none".into() })
+        Err(AdapterError::Unsupported { reason: "this generator does not load adapters".into() })
     }
 
-    /// The loaded adapters of a model, or of the default model, by name. The default has none.
+    /// The loaded adapters of a model, or of the default model, by name. The default implementation returns
+    /// none.
     fn adapters(&self, model: Option<&str>) -> Vec<AdapterStatus> {
         let _ = model;
         Vec::new()
     }
 
-    /// Terms on which another generator can go on with answers of a model, or of the default model, by
-    /// [`Resume`](crate::Resume). The default refuses.
+    /// Terms on which another generator can continue answers of a model, or of the default model, with
+    /// [`Resume`](crate::Resume). The default implementation returns [`Continuation::refused`].
     fn continuation(&self, model: Option<&str>) -> Continuation {
         let _ = model;
         Continuation::refused()
@@ -153,25 +156,26 @@ pub trait Generator: Send + Sync {
     /// A snapshot of the counters, over all models.
     fn stats(&self) -> EngineStats;
 
-    /// A snapshot of the counters of each model, by its name. Counters of models that were unloaded stay.
+    /// A snapshot of the counters of each model, by name, including models that were unloaded.
     ///
-    /// The default attributes everything to the default model, which is right for generators of one model.
+    /// The default implementation attributes all counters to the default model, which is right for generators
+    /// with one model.
     fn stats_by_model(&self) -> Vec<(Arc<str>, EngineStats)> {
         let name = self.models().first().map_or_else(Default::default, |model| model.name.as_str().into());
         vec![(name, self.stats())]
     }
 }
 
-/// How an answer that was cut off and continued elsewhere relates to the uncut one.
+/// How an answer that was interrupted and continued elsewhere relates to an uninterrupted one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Continued {
     /// It cannot be continued.
     Refused,
-    /// The rest is drawn from the same distribution, but may have other tokens.
+    /// The continuation is sampled from the same distribution, but its tokens may differ.
     SameDistribution,
-    /// The rest is the same, token by token.
+    /// The continuation has exactly the same tokens.
     Identical,
 }
 
@@ -179,10 +183,10 @@ pub enum Continued {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Continuation {
-    /// Relation of an answer that this generator begins or continues to the uncut one, if the other generator
-    /// has the same fingerprint and promises as much.
+    /// Relation of an answer that this generator begins or continues to an uninterrupted one, provided that
+    /// the other generator has the same fingerprint and guarantees as much.
     pub continued: Continued,
-    /// Identifies the weights and their quantization; `None` where it is not known.
+    /// Identifies the weights and their quantization; `None` if unknown.
     pub fingerprint: Option<Fingerprint>,
 }
 
@@ -192,12 +196,13 @@ impl Continuation {
         Self { continued, fingerprint: fingerprint.into() }
     }
 
-    /// No answer is continued.
+    /// Terms on which no answer can be continued.
     pub fn refused() -> Self {
         Self::new(Continued::Refused, None)
     }
 
-    /// Relation of an answer that was begun on these terms and is continued on those of `other`.
+    /// Relation of an answer that begins on these terms and continues on those of `other`, to an
+    /// uninterrupted one.
     pub fn with(&self, other: &Self) -> Continued {
         match (self.fingerprint, other.fingerprint) {
             (Some(a), Some(b)) if a == b => self.continued.min(other.continued),
@@ -210,7 +215,7 @@ impl Continuation {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubmitError {
-    /// Too many requests wait.
+    /// Too many requests are waiting.
     #[error(
         "the queue {scope} is full: {waiting} requests wait, the limit is {limit}; {class_depth} of class {} wait{}",
         priority.name(),
@@ -221,22 +226,22 @@ pub enum SubmitError {
         waiting: usize,
         /// Requests allowed to wait.
         limit: usize,
-        /// The queue that is full.
+        /// Queue that is full.
         scope: QueueScope,
         /// The request's class.
         priority: Priority,
         /// Requests of this class waiting.
         class_depth: usize,
-        /// Requests waiting that are at least as urgent: a further one would come after them.
+        /// Waiting requests that are at least as urgent, and so ahead of this one.
         ahead: usize,
-        /// Estimated wait of a request of this class, by the recent
-        /// admission rate; `None` before the first estimate.
+        /// Estimated wait of a request of this class, from the recent admission rate; `None` before the first
+        /// estimate.
         estimated_wait: Option<Duration>,
     },
-    /// The request can never fit: its prompt and requested answer need more KV than the engine has.
+    /// The request can never fit: its prompt and requested answer need more KV than the whole cache holds.
     #[error(
         "{tokens} tokens of prompt and answer need {needed} bytes of KV, but the cache has {available}; \
-         up to {tokens_max} tokens of answer would fit"
+         an answer of up to {tokens_max} tokens would fit"
     )]
     KvTooLarge {
         /// Tokens of prompt and answer.
@@ -251,10 +256,10 @@ pub enum SubmitError {
     /// A weight is out of its range.
     #[error("weight {0} is not between 0.001 and 1000")]
     Weight(f32),
-    /// The prompt has no token, and the model adds none.
+    /// The prompt has no tokens, and the model adds none.
     #[error("the prompt is empty")]
     EmptyPrompt,
-    /// The prompt leaves no room for an answer.
+    /// The prompt is too long to leave room for an answer.
     #[error("the prompt has {tokens} tokens, but at most {limit} fit ({what}, less one for the answer)")]
     PromptTooLong {
         /// Tokens of the prompt.
@@ -264,7 +269,7 @@ pub enum SubmitError {
         /// Name of the limit.
         what: &'static str,
     },
-    /// A text to embed has no token, and the model adds none.
+    /// A text to embed has no tokens, and the model adds none.
     #[error("text {index} is empty")]
     EmptyText {
         /// Index of the text in the request.
@@ -313,7 +318,7 @@ pub enum SubmitError {
     /// The constraint cannot be used.
     #[error(transparent)]
     Constraint(#[from] ConstraintError),
-    /// The generator has no model of this name.
+    /// The generator has no model with this name.
     #[error("there is no model '{model}'; available: {}", available.join(", "))]
     UnknownModel {
         /// The requested name.
@@ -329,7 +334,7 @@ pub enum SubmitError {
         /// Names of the loaded adapters.
         loaded: Vec<String>,
     },
-    /// The request names no model, and the generator has none for such requests.
+    /// The request names no model, and the generator has no active model to use by default.
     #[error("the request names no model, and none is active; available: {}", available.join(", "))]
     NoActiveModel {
         /// Names of the models.
@@ -340,10 +345,10 @@ pub enum SubmitError {
     ModelLoading {
         /// The model.
         model: String,
-        /// Estimated time until it is ready; `None` before there is an estimate.
+        /// Estimated time until the model is ready; `None` without an estimate.
         retry_after: Option<Duration>,
     },
-    /// The model is known, but not loaded, or takes no more requests before it is unloaded.
+    /// The model is known but not loaded, or it is being unloaded and accepts no more requests.
     #[error("model '{model}' is not loaded")]
     ModelUnloaded {
         /// The model.
@@ -354,13 +359,13 @@ pub enum SubmitError {
     ModelFailed {
         /// The model.
         model: String,
-        /// The reason, in words.
+        /// The reason.
         reason: String,
     },
     /// The generator or its model does not support the operation.
     #[error("{operation}: {reason}")]
     Unsupported {
-        /// The operation: `embed`, `rerank`, `render`.
+        /// The operation, such as `embed`, `rerank` or `render`.
         operation: &'static str,
         /// The reason, and a remedy if there is one.
         reason: String,
@@ -373,7 +378,7 @@ pub enum SubmitError {
     ShuttingDown,
 }
 
-/// The queue that is full.
+/// The queue to which a limit applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum QueueScope {

@@ -1,7 +1,7 @@
-//! The core of Exsa, an LLM inference engine that lives inside a Rust program.
+//! The core of Exsa, an LLM inference engine that runs inside a Rust program.
 //!
-//! A host loads a [`Model`](backend::Model) with a backend, starts an [`Engine`] on it, submits [`Request`]s
-//! and reads the text of their [`TokenStream`]s:
+//! A host program loads a [`Model`](backend::Model) with a backend, starts an [`Engine`] on it, submits
+//! [`Request`]s and reads the generated text from each [`TokenStream`]:
 //!
 //! ```
 //! use exsa_core::scripted::ScriptedModel;
@@ -17,9 +17,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The crate has two seams. [`backend`] is the interface to engines that Exsa schedules, at the level of
-//! logits; [`generator`] is the interface to applications, at the level of tokens. It needs no async runtime,
-//! has no global state and no `unsafe`.
+//! The crate has two interfaces. [`backend`] is the lower one, at the level of logits: a backend runs forward
+//! passes, and Exsa schedules, batches and samples. [`generator`] is the upper one, at the level of tokens:
+//! servers and applications submit requests to it. The crate needs no async runtime and has no global state
+//! and no `unsafe` code.
 #![forbid(unsafe_code)]
 #![warn(missing_debug_implementations)]
 

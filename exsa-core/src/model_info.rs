@@ -1,4 +1,4 @@
-//! Facts about a model, read from its header.
+//! Metadata of a model, read from its file header.
 
 use crate::backend::Fingerprint;
 use crate::backend::source::ModelSource;
@@ -6,45 +6,50 @@ use crate::error::LoadError;
 use crate::gguf::{Gguf, GgufError, Metadata, TensorInfo, Value};
 use std::collections::BTreeMap;
 
-/// Facts about a model, known without its weights.
+/// Metadata of a model, available without its weights.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct ModelInfo {
-    /// `general.name`, or an empty text.
+    /// `general.name`; empty if the file has none.
     pub name: String,
     /// `general.architecture`: `llama`, `qwen2`.
     pub architecture: String,
-    /// The weights' type as files are named: `Q4_K_M`, `Q8_0`, `F16`.
+    /// Quantization of the weights, as in file names: `Q4_K_M`, `Q8_0`, `F16`.
     pub quantization: String,
-    /// Number of weights.
+    /// Number of parameters.
     pub parameters: u64,
     /// Bytes of all tensors.
     pub weights_bytes: u64,
     /// Bytes of KV per token at f16, over all layers.
     pub kv_bytes_per_token: u64,
-    /// Tokens of context that the model was trained for.
+    /// Context length that the model was trained for, in tokens.
     pub n_ctx: usize,
-    /// Tokens in the vocabulary.
+    /// Vocabulary size in tokens.
     pub n_vocab: usize,
-    /// Layers.
+    /// Number of layers.
     pub n_layer: usize,
     /// Width of the hidden state.
     pub n_embd: usize,
-    /// The chat template (Jinja), where the file has one.
+    /// The default chat template (Jinja); `None` if the file has none.
     pub chat_template: Option<String>,
-    /// Further chat templates that the file has, by name: `tool_use`, `rag`.
+    /// Further chat templates in the file, by name: `tool_use`, `rag`.
     pub chat_templates: BTreeMap<String, String>,
 }
 
 impl ModelInfo {
-    /// A model of `n_vocab` tokens and a context of `n_ctx`, of which nothing else is known.
+    /// Metadata with a vocabulary of `n_vocab` tokens and a context length of `n_ctx` tokens; the other
+    /// fields are empty or 0.
     #[must_use]
     pub fn new(n_vocab: usize, n_ctx: usize) -> Self {
         Self { n_vocab, n_ctx, ..Self::default() }
     }
 
-    /// Reads the facts off a GGUF. Vocabulary-only files have zeros where a number is absent.
+    /// Reads the metadata of a GGUF file. For a vocabulary-only file, absent numbers are 0.
+    ///
+    /// # Errors
+    ///
+    /// [`GgufError::Type`] if a key has the wrong type.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, GgufError> {
         let metadata = gguf.metadata();
         let architecture = metadata.require::<String>("general.architecture")?;
@@ -74,7 +79,7 @@ impl ModelInfo {
         })
     }
 
-    /// Identifies the model by these facts.
+    /// Identifies the model by this metadata.
     pub fn fingerprint(&self) -> Fingerprint {
         let mut fingerprint = Fingerprint::default();
         for text in [&self.name, &self.architecture, &self.quantization] {
@@ -88,7 +93,7 @@ impl ModelInfo {
         fingerprint
     }
 
-    /// One line for people: `exsa-tiny (llama, 2.9 M parameters, Q8_0, 3.0 MiB, context 512)`. Of a
+    /// One-line description: `exsa-tiny (llama, 2.9 M parameters, Q8_0, 3.0 MiB, context 512)`. For a
     /// vocabulary-only file: `llama-bpe (llama, no weights, vocabulary of 128256 tokens)`.
     pub fn summary(&self) -> String {
         let Self { architecture, quantization, n_ctx, n_vocab, .. } = self;
@@ -120,8 +125,7 @@ fn chat_templates(metadata: &Metadata) -> Result<BTreeMap<String, String>, GgufE
     Ok(templates)
 }
 
-/// Refuses a source that cannot be a model file, before it is opened: a folder. Backends call it in `inspect`
-/// and `load`.
+/// Refuses a source that is a folder, before it is opened. Backends call it in `inspect` and `load`.
 ///
 /// # Errors
 ///
@@ -142,16 +146,16 @@ pub fn check_source(source: &ModelSource) -> Result<(), LoadError> {
     Err(LoadError::Folder { path: path.clone(), files })
 }
 
-/// Refuses a GGUF that states that it holds something else than a model: an adapter, a projector, an
-/// importance matrix, a control vector. Backends call it in `inspect` and `load`, before they look for
-/// anything that only models have.
+/// Refuses a GGUF file whose metadata declare something other than a model: an adapter, a projector, an
+/// importance matrix or a control vector. Backends call it in `inspect` and `load`, before they read any key
+/// that only models have.
 ///
 /// # Errors
 ///
-/// [`LoadError::NotAModel`], with the use of such a file.
+/// [`LoadError::NotAModel`], which says how such a file is used.
 pub fn check_type(gguf: &Gguf) -> Result<(), LoadError> {
     let text = |key| gguf.metadata().get_lossy(key).ok().flatten();
-    // Files made before there was `general.type` show it by other keys.
+    // Files older than `general.type` declare their type by other keys.
     let stated = text("general.type").or_else(|| text("adapter.type").map(|_| "adapter"));
     let (what, advice) = match (stated, text("general.architecture")) {
         (Some("adapter"), _) => {
@@ -160,20 +164,19 @@ pub fn check_type(gguf: &Gguf) -> Result<(), LoadError> {
         (Some("mmproj"), _) | (None, Some("clip")) => {
             ("a multimodal projector", "load the language model that it belongs to")
         }
-        (Some("imatrix"), _) => ("an importance matrix", "it serves to quantize models"),
+        (Some("imatrix"), _) => ("an importance matrix", "it is used to quantize models"),
         (None, Some("controlvector")) => ("a control vector", "load the model that it was made for"),
         _ => return Ok(()),
     };
     Err(LoadError::NotAModel { what, advice })
 }
 
-/// Bytes of keys and values of one token at f16: over all layers, the elements of a key and of a value times
-/// the key-value heads, two bytes each. Layers may differ in their number of heads.
+/// Bytes of KV per token at f16: `2 * (key length + value length) * KV heads`, summed over all layers. Layers
+/// may differ in their number of heads.
 fn kv_bytes_per_token(metadata: &Metadata, architecture: &str) -> Result<u64, GgufError> {
     let number = |key: &str| metadata.get::<u64>(&format!("{architecture}.{key}"));
-    let layers = number("block_count")?.unwrap_or(0);
-    let heads = Heads::read(metadata, &format!("{architecture}.attention.head_count"), layers)?;
-    let kv_heads = Heads::read(metadata, &format!("{architecture}.attention.head_count_kv"), layers)?;
+    let heads = Heads::read(metadata, architecture, "attention.head_count")?;
+    let kv_heads = Heads::read(metadata, architecture, "attention.head_count_kv")?;
     let width = number("embedding_length")?.unwrap_or(0) / heads.as_ref().map_or(1, |heads| heads.max.max(1));
     let key = number("attention.key_length")?.unwrap_or(width);
     let value = number("attention.value_length")?.unwrap_or(width);
@@ -181,20 +184,23 @@ fn kv_bytes_per_token(metadata: &Metadata, architecture: &str) -> Result<u64, Gg
     Ok(key.saturating_add(value).saturating_mul(sum).saturating_mul(2))
 }
 
-/// Attention heads, given once for all layers or layer by layer.
+/// Number of attention heads, given once for all layers or per layer.
 struct Heads {
-    /// Over all layers.
+    /// Sum over all layers.
     sum: u64,
-    /// The most in one layer: where they differ, the others leave part of the width unused.
+    /// Maximum over the layers. Layers with fewer heads leave part of the width unused.
     max: u64,
 }
 
 impl Heads {
-    fn read(metadata: &Metadata, key: &str, layers: u64) -> Result<Option<Self>, GgufError> {
+    fn read(metadata: &Metadata, architecture: &str, key: &str) -> Result<Option<Self>, GgufError> {
+        let (key, blocks) = (&format!("{architecture}.{key}"), &format!("{architecture}.block_count"));
+        let layers = metadata.get::<u64>(blocks)?;
         if !matches!(metadata.get_value(key), Some(Value::Array(_))) {
             let heads = metadata.get::<u64>(key)?;
-            return Ok(heads.map(|max| Self { sum: max.saturating_mul(layers), max }));
+            return Ok(heads.map(|max| Self { sum: max.saturating_mul(layers.unwrap_or(0)), max }));
         }
+        let layers = layers.map_or_else(|| metadata.require::<u64>(blocks), Ok)?;
         let heads = metadata.require::<Vec<u64>>(key)?;
         if heads.len() as u64 != layers {
             return Err(metadata.refuse(
@@ -208,7 +214,8 @@ impl Heads {
     }
 }
 
-/// `general.file_type` by its usual name; without it, the type that takes most bytes. Empty without weights.
+/// Usual name of `general.file_type`; if it is absent, the tensor type with the most bytes. Empty without
+/// weights.
 fn quantization(gguf: &Gguf) -> Result<String, GgufError> {
     if gguf.tensors().is_empty() {
         return Ok(String::new());
@@ -226,7 +233,7 @@ fn quantization(gguf: &Gguf) -> Result<String, GgufError> {
     Ok(most.map_or(String::new(), |(dtype, _)| dtype.name().to_owned()))
 }
 
-/// The name that files carry for a `general.file_type`, as llama.cpp numbers them.
+/// Usual name of a `general.file_type`, in llama.cpp's numbering.
 fn file_type_name(file_type: u64) -> Option<&'static str> {
     /// Set by writers that guessed the type from the tensors.
     const GUESSED: u64 = 1024;

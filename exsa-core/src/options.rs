@@ -10,8 +10,8 @@ use crate::schedule::scheduler::Mode;
 use crate::speculate::SpeculationMode;
 use std::time::Duration;
 
-/// Settings of an engine. A clone shares nothing with its original but the prompt store:
-/// engines started from clones are independent.
+/// Settings of an engine. Apart from the prompt store, clones share no state: engines started from clones are
+/// independent.
 ///
 /// ```
 /// use exsa_core::{EngineOptions, Mode};
@@ -32,10 +32,9 @@ pub struct EngineOptions {
     pub session: SessionOptions,
     /// Maximum requests waiting for a sequence; 1,024 by default. Further requests are refused with
     /// [`SubmitError::QueueFull`](crate::SubmitError::QueueFull). Each answer of a request counts
-    /// ([`Request::n`](crate::Request::n)), but a request with more than the maximum is accepted into an
-    /// empty queue.
+    /// ([`Request::n`](crate::Request::n)), but an empty queue accepts a request with any number of answers.
     pub queue_max: usize,
-    /// Maximum waiting requests per user; `None`, the default, sets no limit but `queue_max`.
+    /// Maximum waiting requests per user; `None`, the default, sets no limit besides `queue_max`.
     pub user_queue_max: Option<usize>,
     /// Maximum prefill tokens per step while any stream is decoding
     /// (latency-aware modes only); 256 by default. Smaller values keep running
@@ -50,8 +49,8 @@ pub struct EngineOptions {
     pub inter_token_target: Duration,
     /// Prefix cache: reuse of the KV of prompts and answers.
     pub prefix_cache: PrefixCacheOptions,
-    /// Prompt store behind the prefix cache; `None`, the default, keeps no prompt beyond the KV cache. The
-    /// one part that clones share.
+    /// Prompt store behind the prefix cache; `None`, the default, keeps prompts in the KV cache only. Clones
+    /// of the options share the store.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub prompt_cache: Option<PromptCacheOptions>,
     /// Settings of the fair queue of [`Engine::start`](crate::Engine::start).
@@ -62,13 +61,14 @@ pub struct EngineOptions {
     /// Preemptions before a request is protected; 3 by default. KV for the rest of its answer,
     /// up to 2,048 tokens, is then reserved, and only other protected requests can preempt it.
     pub preemptions_max: u32,
-    /// Whether drafts from a request's own tokens are verified; by default where they change no answer.
+    /// Speculative decoding with drafts from the request's own tokens (suffix index and prompt lookup); by
+    /// default enabled where it cannot change answers.
     pub speculation: SpeculationMode,
     /// Unread events in a stream at which its sequence is paused; 1,024 by default.
     pub stream_events_max: usize,
-    /// Limits of adapters that are loaded while the engine runs.
+    /// Limits for LoRA adapters loaded while the engine runs.
     pub adapters: AdapterOptions,
-    /// The chat template for requests that choose none; `None`, the default, is the model's.
+    /// Chat template for requests that select none; `None`, the default, is the model's own.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub chat_template: Option<ChatTemplateSource>,
 }
@@ -96,14 +96,14 @@ impl Default for EngineOptions {
 }
 
 impl EngineOptions {
-    /// Sets the chat template for requests that choose none.
+    /// Sets the chat template for requests that select none.
     #[must_use]
     pub fn chat_template(mut self, template: impl Into<Option<ChatTemplateSource>>) -> Self {
         self.chat_template = template.into();
         self
     }
 
-    /// Sets the limits of adapters.
+    /// Sets the limits for LoRA adapters.
     #[must_use]
     pub fn adapters(mut self, adapters: AdapterOptions) -> Self {
         self.adapters = adapters;
@@ -187,7 +187,7 @@ impl EngineOptions {
         self
     }
 
-    /// Sets whether drafts are verified.
+    /// Sets the mode of speculative decoding.
     #[must_use]
     pub fn speculation(mut self, speculation: SpeculationMode) -> Self {
         self.speculation = speculation;

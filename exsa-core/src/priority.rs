@@ -1,16 +1,16 @@
 //! Priority classes and user ids.
 
-/// Priority class of a request. The most urgent class goes first;
+/// Priority class of a request. More urgent classes are served first;
 /// [`FairOptions::ageing`](crate::schedule::queue::FairOptions::ageing) keeps the others from starving.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Priority {
-    /// A user waits for the answer.
+    /// For a user who is waiting for the answer.
     Interactive,
     /// The default.
     #[default]
     Normal,
-    /// Runs when there is room.
+    /// For background work: served after the other classes, apart from ageing.
     Batch,
 }
 

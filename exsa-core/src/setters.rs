@@ -1,4 +1,4 @@
-//! Setters that all kinds of requests have.
+//! Setters common to all kinds of requests.
 
 /// The setters of `model`, `priority`, `timeout` and `user_id`, inside the `impl` of a request.
 macro_rules! request_setters {
@@ -10,21 +10,21 @@ macro_rules! request_setters {
             self
         }
 
-        /// Sets how urgent the request is.
+        /// Sets the priority class.
         #[must_use]
         pub fn priority(mut self, priority: $crate::priority::Priority) -> Self {
             self.priority = priority;
             self
         }
 
-        /// Ends the request when `timeout` has passed since it was submitted.
+        /// Sets the time limit, measured from submission.
         #[must_use]
         pub fn timeout(mut self, timeout: std::time::Duration) -> Self {
             self.timeout = Some(timeout);
             self
         }
 
-        /// Sets `user`, the name by which the scheduler shares the engine fairly.
+        /// Sets `user`, the name that the fair queue accounts the request to.
         #[must_use]
         pub fn user_id(mut self, user: impl Into<String>) -> Self {
             self.user = Some(user.into());

@@ -3,11 +3,11 @@
 /// Index of a token in a model's vocabulary, `0..n_vocab`.
 pub type TokenId = u32;
 
-/// Names one sequence inside a [`Session`](crate::backend::Session).
+/// Identifies a sequence of a [`Session`](crate::backend::Session).
 ///
-/// Core hands the ids out, densely from 0 and always below
-/// [`Capabilities::sequences_max`](crate::backend::Capabilities::sequences_max); an id is used again after
-/// its sequence was released.
+/// Core assigns the ids, densely from 0 and always below
+/// [`Capabilities::sequences_max`](crate::backend::Capabilities::sequences_max); an id is reused after its
+/// sequence was released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SeqId(pub u32);
 
@@ -24,10 +24,10 @@ impl std::fmt::Display for SeqId {
     }
 }
 
-/// Names a request within one engine; never used twice.
+/// Identifies a request within one engine; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
 
-/// Names an adapter of a [`Model`](crate::backend::Model): a LoRA that spans may use.
+/// Identifies a LoRA adapter of a [`Model`](crate::backend::Model), which spans can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AdapterId(pub u32);

@@ -1,6 +1,7 @@
-//! Names and forms of requests, options and errors in JSON, by serde.
+//! JSON names and forms of requests, options and errors, by serde.
 //!
-//! Names are those of OpenAI's API where it has the field, else llama.cpp's, else vLLM's. Times are seconds.
+//! Fields are named as in OpenAI's API; if it lacks the field, as in llama.cpp, else as in vLLM. Times are in
+//! seconds.
 
 use crate::finish::RequestError;
 use crate::generator::SubmitError;
@@ -12,18 +13,18 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// An error as servers and worker processes report it: `{"type": "queue_full", "message": "...",
 /// "retry_after": 1.5}`.
 ///
-/// [`SubmitError`] and [`RequestError`] serialize in this form. A [`RequestError`] that is read back keeps
-/// its type where it has no other content than the message, and is a [`RequestError::Generator`] with the
-/// message otherwise.
+/// [`SubmitError`] and [`RequestError`] serialize in this form. A deserialized [`RequestError`] keeps its
+/// type if it holds nothing but the message; otherwise it becomes a [`RequestError::Generator`] with the
+/// message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ErrorReport {
     /// The error's type in snake case: the variant's name.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The error in words, for people.
+    /// The error message, human-readable.
     pub message: String,
-    /// Estimated seconds until another try makes sense, where the error is about load.
+    /// Estimated seconds after which to retry, for errors caused by load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<f64>,
 }
@@ -119,7 +120,7 @@ impl<'de> Deserialize<'de> for RequestError {
     }
 }
 
-/// The settings of a request where the text does not give them.
+/// The default settings of a deserialized request.
 pub(crate) fn request() -> Request {
     Request::tokens([])
 }
@@ -140,7 +141,7 @@ pub(crate) fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     })
 }
 
-/// A number, 1 where it is null.
+/// A number; null means 1.
 pub(crate) fn or_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(1))
 }
@@ -256,7 +257,7 @@ pub(crate) mod embed_inputs {
     )]
     enum Inputs {
         Text(String),
-        // Before the ids, for an empty list is no input and not an empty one.
+        // Before the token ids, so that an empty list means no input rather than one empty input.
         List(Vec<EmbedInput>),
         Tokens(Vec<TokenId>),
     }
@@ -287,18 +288,18 @@ pub(crate) fn documents<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ve
     Ok(documents.into_iter().map(text).collect())
 }
 
-/// Whether a count is left out.
+/// Whether a count is 0 and left out.
 pub(crate) fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
-/// Whether a flag has its default, `true`.
+/// Whether a flag is `true`, its default.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 pub(crate) fn is_true(flag: &bool) -> bool {
     *flag
 }
 
-/// A setting that is on where the text does not give it.
+/// Default of a setting that is on.
 pub(crate) fn on() -> bool {
     true
 }
@@ -317,7 +318,7 @@ pub(crate) mod seconds {
     }
 }
 
-/// A time in seconds, or none.
+/// An optional time in seconds.
 pub(crate) mod optional_seconds {
     use super::*;
     use std::time::Duration;
@@ -410,12 +411,13 @@ pub(crate) mod logit_bias {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut biases = Vec::new();
                 while let Some((token, bias)) = map.next_entry::<String, Bias>()? {
-                    let token: TokenId =
-                        token.parse().map_err(|_| A::Error::custom(format!("'{token}' is no token id")))?;
+                    let token: TokenId = token
+                        .parse()
+                        .map_err(|_| A::Error::custom(format!("'{token}' is not a token id")))?;
                     biases.push(match bias {
                         Bias::Value(value) => (token, value),
                         Bias::Allowed(false) => (token, f32::NEG_INFINITY),
-                        Bias::Allowed(true) => return Err(A::Error::custom("true is no bias")),
+                        Bias::Allowed(true) => return Err(A::Error::custom("true is not a valid bias")),
                     });
                 }
                 Ok(biases)

@@ -1,4 +1,4 @@
-//! Files of adapters: settings and headers that are refused, in words.
+//! Adapter files: refused settings and headers, with their messages.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use exsa_core::adapter::{AdapterFile, BaseMatrix, BaseModel, Factor, PeftConfig, SafetensorsHeader};
@@ -27,25 +27,25 @@ fn settings_that_are_refused() {
         (json!({"r": 0}), "r is 0; 1 to 4096 is allowed"),
         (json!({"r": 100_000}), "r is 100000; 1 to 4096 is allowed"),
         (json!({"r": "eight"}), "r is \"eight\""),
-        (json!({"lora_alpha": "much"}), "a number is needed"),
+        (json!({"lora_alpha": "much"}), "a number is required"),
         (json!({"use_dora": true}), "DoRA is not supported"),
         (json!({"fan_in_fan_out": true}), "transposed weights"),
         (json!({"bias": "all"}), "trained biases are not supported"),
         (json!({"lora_bias": true}), "biases of the adapter's matrices"),
         (json!({"modules_to_save": ["lm_head"]}), "modules_to_save is [\"lm_head\"]"),
         (json!({"layer_replication": [[0, 4]]}), "layers that occur several times"),
-        (json!({"trainable_token_indices": [1]}), "embeddings of single tokens"),
+        (json!({"trainable_token_indices": [1]}), "embeddings of individual tokens"),
         (json!({"alora_invocation_tokens": [1]}), "after certain tokens"),
         (json!({"init_lora_weights": "pissa"}), "changed weights of the model"),
-        (json!({"rank_pattern": {"^model.*q_proj$": 4}}), "no plain name of a module"),
+        (json!({"rank_pattern": {"^model.*q_proj$": 4}}), "not a plain module name"),
         (json!({"rank_pattern": {"q_proj": 0}}), "1 or more is allowed"),
         (json!({"alpha_pattern": [1]}), "numbers by name are allowed"),
     ] {
         let problem = config(changes).unwrap_err();
         assert!(problem.contains(words), "{problem}");
     }
-    assert!(PeftConfig::from_json(b"{").unwrap_err().contains("no JSON"));
-    assert!(PeftConfig::from_json(b"[]").unwrap_err().contains("no JSON object"));
+    assert!(PeftConfig::from_json(b"{").unwrap_err().contains("not valid JSON"));
+    assert!(PeftConfig::from_json(b"[]").unwrap_err().contains("not a JSON object"));
     assert!(PeftConfig::from_json("[".repeat(100_000).as_bytes()).is_err());
 }
 
@@ -68,8 +68,8 @@ fn headers_that_are_refused() {
         (header(b"1234567").unwrap_err(), "7 bytes, but a safetensors file has 8 or more"),
         (header(&u64::MAX.to_le_bytes()).unwrap_err(), "its header takes 18446744073709551615 bytes"),
         (header(&file("{}", 0)[..9]).unwrap_err(), "1 bytes follow"),
-        (header(&file("nonsense", 0)).unwrap_err(), "no JSON"),
-        (header(&file("[]", 0)).unwrap_err(), "no JSON object"),
+        (header(&file("nonsense", 0)).unwrap_err(), "not valid JSON"),
+        (header(&file("[]", 0)).unwrap_err(), "not a JSON object"),
         (header(&file(&format!("{{{a}}}"), 17)).unwrap_err(), "16 bytes, but 17 follow"),
         (header(&file(&format!("{{{a}, {b}}}"), 20)).unwrap_err(), "the data has 20"),
         (header(&file(&format!("{{{b}}}"), 22)).unwrap_err(), "begins at byte 16"),
@@ -78,7 +78,7 @@ fn headers_that_are_refused() {
         (of(r#"{"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}"#, 4), "shape is no list"),
         (of(r#"{"dtype": "F32", "shape": [1, 1, 1, 1, 1], "data_offsets": [0, 4]}"#, 4), "shape is no list"),
         (of(r#"{"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}"#, 4), "does not fit"),
-        (of(r#"{"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}"#, 4), "its bytes are 4 to 0"),
+        (of(r#"{"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}"#, 4), "its byte range is 4 to 0"),
         (of(r#"{"dtype": "F32", "shape": [1], "data_offsets": [0]}"#, 4), "no pair"),
         (
             of(r#"{"dtype": "F32", "shape": [4294967296, 4294967296], "data_offsets": [0, 4]}"#, 4),
@@ -152,9 +152,9 @@ fn folders() {
         (vec![(qa.as_str(), [4, 6]), (qb.as_str(), [8, 4])], "its rank is 4, but adapter_config.json says 2"),
         (
             vec![("model.layers.0.self_attn.q_proj.lora_magnitude_vector", [1, 8])],
-            "no matrix of a linear layer",
+            "the tensors of an adapter are named",
         ),
-        (vec![("model.embed_tokens.lora_embedding_A", [2, 6])], "no matrix of a linear layer"),
+        (vec![("model.embed_tokens.lora_embedding_A", [2, 6])], "the tensors of an adapter are named"),
         (
             vec![
                 ("model.layers.7.mlp.up_proj.lora_A.weight", [2, 6]),

@@ -1,5 +1,5 @@
-//! Adapters per request: whatever else runs, and however the session takes them, an answer is the one that
-//! its adapters give alone.
+//! Adapters per request: an answer equals that of its adapters alone, whatever other requests run and however
+//! many sets the session supports.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_core::adapter::{AdapterError, AdapterOptions};
@@ -27,7 +27,7 @@ fn model() -> ScriptedModel {
     ScriptedModel::ngram(5).order(usize::MAX)
 }
 
-/// An engine whose sessions take `sets` sets of adapters in a batch, with some loaded.
+/// An engine whose sessions support `sets` sets of adapters per batch, with some adapters loaded.
 fn engine(model: ScriptedModel, sets: usize, sequences: usize) -> EngineLoop {
     let options = EngineOptions::default().session(SessionOptions::new().sequences(sequences));
     let clock = Arc::new(ManualClock::new());
@@ -120,7 +120,7 @@ fn answers_are_those_of_single_requests() {
     }
 }
 
-/// A request whose adapters cannot share a pass with the others' goes on while others come and go.
+/// A request whose adapters cannot share a pass with others makes progress while other requests come and go.
 #[test]
 fn no_set_starves() {
     let mut engine = engine(model(), 1, 4);
@@ -200,8 +200,8 @@ impl Session for RecordedSession {
     }
 }
 
-/// Random requests on a session that takes one set in a pass, as one does whose adapters belong to all of a
-/// pass: each pass has one set, and while a set has a running request, no other set has two turns before it.
+/// Random requests on a session that supports one set per pass (adapters apply to the whole pass): each pass
+/// has one set, and while a set has a running request, no other set has two turns before it.
 #[test]
 fn one_set_in_a_pass_and_turns_for_all() {
     const SETS: usize = 4;
@@ -273,7 +273,7 @@ fn one_set_in_a_pass_and_turns_for_all() {
     }
 }
 
-/// KV of an adapter is used neither without it nor by another one of the same name.
+/// KV computed with an adapter is used neither without it nor by another adapter of the same name.
 #[test]
 fn cached_prefixes_belong_to_weights() {
     let mut engine = engine(model(), 16, 4);
@@ -342,10 +342,10 @@ fn refusals() {
     let engine = Engine::start(model().adapters(2, 1).shared(), options).unwrap();
     engine.load_adapter("alice", &source(b"alice")).unwrap();
     let load = |name: &str, bytes: &[u8]| engine.load_adapter(name, &source(bytes)).unwrap_err().to_string();
-    assert_eq!(load("alice", b"x"), "adapter 'alice' is loaded already; unload it first");
+    assert_eq!(load("alice", b"x"), "adapter 'alice' is already loaded; unload it first");
     assert!(load("", b"x").contains("is no name of an adapter"));
     assert!(load("a@b", b"x").contains("is no name of an adapter"));
-    assert_eq!(load("empty", b""), "adapter scripted: it has no byte, but 1 or more are needed");
+    assert_eq!(load("empty", b""), "adapter scripted: it is empty, but at least 1 byte is required");
     engine.load_adapter("bob", &source(b"bob")).unwrap();
     assert_eq!(load("carol", b"x"), "2 adapters are loaded, which is the limit; unload one first");
     assert_eq!(
@@ -359,16 +359,16 @@ fn refusals() {
     let twice = plain().adapter("bob", 1.0).adapter("bob", 2.0);
     assert_eq!(submit(twice), "lora: 'bob' is named twice");
     let three = plain().adapter("alice", 1.0).adapter("bob", 1.0).adapter("carol", 1.0);
-    assert_eq!(submit(three), "lora: 3 adapters, but at most 2 are possible");
+    assert_eq!(submit(three), "lora: 3 adapters, but at most 2 are allowed");
     // Sessions that take none.
     let engine = Engine::start(model().shared(), EngineOptions::default()).unwrap();
     let error = engine.load_adapter("alice", &source(b"alice")).unwrap_err();
     assert!(matches!(error, AdapterError::Unsupported { .. }), "{error}");
     let error = engine.submit(plain().adapter("alice", 1.0)).unwrap_err();
-    assert_eq!(error.to_string(), "lora: this engine takes no adapters per request");
+    assert_eq!(error.to_string(), "lora: this engine does not support adapters per request");
 }
 
-/// A cut answer goes on with its adapters.
+/// An interrupted answer continues with its adapters.
 #[test]
 fn resumed_answers() {
     let mut engine = engine(model(), 1, 4);

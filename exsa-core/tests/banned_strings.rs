@@ -1,5 +1,4 @@
-//! Answers without banned strings: what they are, that they are the same however they come about, and their
-//! limits.
+//! Answers without banned strings: their text, their independence of interruptions, and their limits.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod drafts;
@@ -150,7 +149,7 @@ fn another_token_is_taken_where_a_banned_string_begins() {
     let model = ScriptedModel::echo("für");
     let reader = alone(&model, request.clone().max_tokens(3).banned_string("Ü"));
     assert_eq!(reader.text, "f\0f");
-    // A prompt is no part of the answer.
+    // A prompt is not part of the answer.
     let model = ScriptedModel::echo("abcd");
     let mut request = request.banned_string("bc");
     request.prompt = Prompt::Text("ab".into());

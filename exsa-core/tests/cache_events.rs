@@ -1,4 +1,4 @@
-//! Events of the prefix cache: a reader of them knows how much of a prompt is cached.
+//! Events of the prefix cache: their reader knows how much of a prompt is cached.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_core::cache_events::{BlockHash, CacheEvent, CacheEvents};
@@ -84,7 +84,7 @@ fn drain(events: &mut CacheEvents, router: &mut Router) {
     router.read(events.wait(Duration::ZERO).unwrap());
 }
 
-/// Prompts of a few families, so that some begin alike; a simple generator of numbers stands for users.
+/// Prompts of a few families with common prefixes; a simple number generator simulates users.
 fn prompts(count: usize, family: usize) -> Vec<Vec<TokenId>> {
     let mut state = 7_u64;
     let mut below = move |n: u64| {

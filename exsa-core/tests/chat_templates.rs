@@ -1,4 +1,4 @@
-//! Templates of models in use, against what Hugging Face transformers makes of them.
+//! Templates of published models, compared with the output of Hugging Face transformers.
 //!
 //! The conversations are ours; the templates are read from the test data, and of the expected texts only
 //! lengths and hashes are stored. `tools/chat_expected.py` writes them.
@@ -120,7 +120,7 @@ fn templates_of_models_render_as_in_transformers() {
 
 const SNIPPETS: &str = include_str!("data/snippets.json");
 
-/// Small templates of our own, each with what Jinja2 makes of it. `SNIPPETS` in the script has the
+/// Small hand-written templates, each with the output of Jinja2. `SNIPPETS` in the script has the
 /// conversation.
 #[test]
 fn snippets_render_as_in_jinja2() {

@@ -1,5 +1,4 @@
-//! Prompts and answers longer than the context: refused, without messages of the middle, or with a shifted
-//! context.
+//! Prompts and answers that exceed the context: refused, with dropped messages, or with a context shift.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod drafts;
@@ -192,7 +191,7 @@ fn a_shift_keeps_no_more_than_it_can() {
     let error = engine.submit(request(47, 37)).err().unwrap();
     assert_eq!(
         error.to_string(),
-        "n_keep: 37 tokens of the prompt, but at most 36, three quarters of the context of 48"
+        "n_keep: 37 tokens of the prompt, but at most 36 are allowed, three quarters of the context of 48"
     );
     assert!(engine.submit(request(47, 36)).is_ok() && engine.submit(request(20, usize::MAX)).is_ok());
     let error = engine.submit(request(48, 0)).err().unwrap();
@@ -209,14 +208,14 @@ fn conversation() -> Vec<Message> {
     messages
 }
 
-/// A model that takes no more than its prompt and an answer of `context` tokens together.
+/// A model with a context of `context` tokens.
 fn chat_model(context: usize) -> ScriptedModel {
     let template = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}{% if m.tool_calls %}call{% endif %}; \
                     {% endfor %}";
     ScriptedModel::echo("fine").context(context).chat_template(template)
 }
 
-/// The prompt as the engine has it, and the number of messages left out of it.
+/// The prompt in the engine, and the number of dropped messages.
 fn prompt(context: usize, messages: &[Message], max: Option<usize>) -> Result<(String, usize), SubmitError> {
     let mut engine = engine(&chat_model(context), EngineOptions::default());
     let request = Request::chat(messages).overflow(Overflow::DropMessages).sampling(SamplingParams::greedy());

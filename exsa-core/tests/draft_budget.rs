@@ -1,4 +1,4 @@
-//! The budget of drafts: as many as pay at the measured cost of rows, and none where none do.
+//! The budget of drafts: as many as pay off at the measured cost of rows, or none.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod drafts;

@@ -1,5 +1,5 @@
-//! A draft model beside the target: the same answers, in fewer passes where it is right, and none of its
-//! failures.
+//! A draft model for a target: the same answers, in fewer passes if its drafts are accepted, unaffected by
+//! its failures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_core::backend::{
@@ -156,7 +156,7 @@ fn the_same_model_draws_the_same_tokens() {
         let drafts = stats.scheduler.drafts;
         let of_model = drafts.by_source[DraftSource::DraftModel.index()];
         assert_eq!(of_model.drafted, drafts.drafted());
-        // Drafts behind the end of an answer are not verified.
+        // Drafts after the end of an answer are not verified.
         assert!(of_model.accepted * 100 > of_model.drafted * 95, "{drafts:?}");
         assert!(stats.steps * 3 < plain.steps, "{} steps, {} without drafts", stats.steps, plain.steps);
     }
@@ -208,12 +208,15 @@ fn other_vocabularies_and_sessions_are_refused_in_words() {
     let refusal =
         |draft: Faulty| DraftModel::new(Arc::new(draft), &target(), &session(1)).unwrap_err().to_string();
     let error = refusal(larger);
-    assert!(error.contains("'larger'") && error.contains("259 tokens, but 258 in the target"), "{error}");
+    assert!(
+        error.contains("'larger'") && error.contains("it has 259 tokens, but the target has 258"),
+        "{error}"
+    );
     let error = refusal(Faulty::new(target(), Fault::NoTruncate));
     assert!(error.contains("cannot truncate"), "{error}");
 }
 
-/// A draft model that is loaded beside its target, with one engine on both.
+/// A draft model that is loaded together with its target, with one engine for both.
 #[test]
 fn a_source_is_loaded_beside_its_target() {
     let load = LoadOptions::new();
@@ -235,9 +238,9 @@ fn a_source_is_loaded_beside_its_target() {
 
     let refusal = |draft, options| start(draft, options).unwrap_err().to_string();
     let off = EngineOptions::default().speculation(SpeculationMode::Off);
-    assert!(refusal(source(target()), off).contains("auto or on is needed"));
+    assert!(refusal(source(target()), off).contains("requires auto or on"));
     let none = refusal(source(target()).drafts_max(0), EngineOptions::default());
-    assert!(none.contains("1 or more are needed"), "{none}");
+    assert!(none.contains("at least 1 is required"), "{none}");
     let fixed =
         DraftModelSource::new(Arc::new(ScriptedBackend::new(target())), ModelSource::file("draft.gguf"));
     let error = fixed.start(

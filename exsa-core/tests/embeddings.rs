@@ -1,5 +1,5 @@
-//! Vectors and scores through the engine: beside streams, in order, with limits, cancels, deadlines and
-//! failures.
+//! Embeddings and rerank scores by the engine: concurrent with streams, in order, with limits, cancellation,
+//! deadlines and failures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_core::backend::{Capabilities, Model, Output, Pooling, Session, SessionOptions};
@@ -37,7 +37,7 @@ fn model() -> ScriptedModel {
     ScriptedModel::ngram(5)
 }
 
-/// The vector of a text by a session of its own.
+/// The vector of a text, computed in a separate session.
 fn alone(text: &str, pooling: Pooling) -> Vec<f32> {
     let options = options(pooling).session;
     let mut session = model().shared().session(&options).unwrap();
@@ -182,7 +182,7 @@ fn a_session_that_gives_no_vectors_or_scores_says_so() {
     let error = reranker.embed(EmbedRequest::texts(["a"])).err().unwrap();
     assert!(error.to_string().contains("reranker"), "{error}");
 
-    /// A generator of text alone.
+    /// A generator that only generates text.
     struct Mute;
     impl Generator for Mute {
         fn models(&self) -> Vec<Arc<ModelInfo>> {
@@ -197,7 +197,7 @@ fn a_session_that_gives_no_vectors_or_scores_says_so() {
     }
     let mute: Box<dyn Generator> = Box::new(Mute);
     let error = mute.embed(EmbedRequest::texts(["a"])).err().unwrap();
-    assert_eq!(error.to_string(), "embed: this generator gives no embeddings");
+    assert_eq!(error.to_string(), "embed: this generator does not support embeddings");
     assert!(matches!(mute.rerank(RerankRequest::new("q", ["d"])), Err(SubmitError::Unsupported { .. })));
 }
 
@@ -278,7 +278,7 @@ fn texts_get_their_turn_where_requests_fill_every_sequence_and_block() {
     }
     assert!(engine.stats().scheduler.running > 0, "requests are admitted again");
 
-    // Two requests that nobody reads hold every sequence: they give way.
+    // Two requests whose streams are not read hold every sequence: they are preempted.
     drop(streams.split_off(0));
     let mut options = options_of_two();
     options.stream_events_max = 1;

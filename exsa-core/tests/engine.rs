@@ -21,7 +21,7 @@ fn engine(model: ScriptedModel) -> Engine {
     Engine::start(model.shared(), EngineOptions::default()).unwrap()
 }
 
-/// A request that goes on until something else ends it.
+/// A request that continues until something else ends it.
 fn endless(prompt: &str) -> Request {
     Request::text(prompt).ignore_eos(true)
 }
@@ -505,8 +505,8 @@ impl Session for Counted {
     }
 }
 
-/// An engine that was dropped once left the flag in its options raised, so that the next engine from a clone
-/// of them lost its first pass.
+/// Regression: a dropped engine left the interrupt in its options raised, so that the next engine from a
+/// clone of the options lost its first pass.
 #[test]
 fn engines_from_clones_of_the_same_options_share_no_interrupt() {
     let counts = Interruptions {

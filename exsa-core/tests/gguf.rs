@@ -186,7 +186,7 @@ fn unsound_directories_are_refused() {
     bytes[at..at + 8].fill(0);
     assert!(read(&bytes).expect_err("overlap").to_string().contains("overlaps"));
     bytes[at] = 1;
-    assert!(read(&bytes).expect_err("unaligned").to_string().contains("no multiple of the alignment"));
+    assert!(read(&bytes).expect_err("unaligned").to_string().contains("not a multiple of the alignment"));
     let deep = (0..6).fold(Array::U8(vec![1]), |inner, _| Array::Array(vec![inner]));
     assert!(problem(GgufWriter::new().key("deep", Value::Array(deep))).contains("nesting"));
     let long = "x".repeat(70_000);

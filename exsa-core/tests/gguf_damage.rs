@@ -1,4 +1,5 @@
-//! Damage to a GGUF, field by field: each is a typed error that names key or tensor and the place.
+//! Damage to a GGUF file, field by field: each results in a typed error that names the key or tensor and the
+//! offset.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_core::gguf::{Array, GgmlType, Gguf, GgufError, GgufWriter, HEADER_BYTES_MAX, Value};
@@ -10,7 +11,7 @@ fn read(bytes: &[u8]) -> Result<Gguf, GgufError> {
     Gguf::read(&mut Cursor::new(bytes))
 }
 
-/// A file put together by hand, which remembers where its numbers stand.
+/// A hand-assembled file that records the offsets of its numbers.
 #[derive(Default)]
 struct Image {
     bytes: Vec<u8>,
@@ -164,11 +165,11 @@ fn wrong_fields_are_named() {
         assert!(message.contains(expected), "{name}: {message}");
         message
     };
-    message("type of text", &13u32.to_le_bytes(), "13 is no value type");
-    message("element type", &u32::MAX.to_le_bytes(), "4294967295 is no value type");
-    message("nested type", &99u32.to_le_bytes(), "99 is no value type");
+    message("type of text", &13u32.to_le_bytes(), "13 is not a value type");
+    message("element type", &u32::MAX.to_le_bytes(), "4294967295 is not a value type");
+    message("nested type", &99u32.to_le_bytes(), "99 is not a value type");
     for byte in [2, 0xff] {
-        let message = message("bool", &[byte], "is no boolean");
+        let message = message("bool", &[byte], "is not a boolean");
         assert!(message.contains("'flag'") && message.contains(&image.at("bool").to_string()));
     }
     for n in [0u32, 1, 4, 7, 12, 33, 1 << 17, u32::MAX] {
@@ -188,7 +189,7 @@ fn wrong_fields_are_named() {
     for id in [4u32, 5, 31, 33, 36, 38, 43, u32::MAX] {
         message("tensor type", &id.to_le_bytes(), &format!("type {id} is unknown"));
     }
-    message("offset of a", &1u64.to_le_bytes(), "no multiple of the alignment");
+    message("offset of a", &1u64.to_le_bytes(), "not a multiple of the alignment");
     for offset in [128u64, 1 << 40, 1 << 63, u64::MAX - 31] {
         message("offset of b", &offset.to_le_bytes(), "beyond the file");
     }
@@ -345,7 +346,7 @@ fn the_order_of_the_data_is_free() {
     assert_eq!(gguf.tensors()[0].offset, gguf.tensors()[1].offset + 32);
 }
 
-/// A file that begins with `start`, goes on with zeros up to `len`, and counts what is read of it.
+/// A file that begins with `start`, continues with zeros up to `len`, and counts the bytes read.
 struct Endless {
     start: Vec<u8>,
     len: u64,
@@ -441,7 +442,7 @@ fn a_reader_that_fails_is_an_io_error() {
     assert!(matches!(error, GgufError::Io(_)) && error.to_string().contains("the disk is gone"));
 }
 
-/// A file that is shorter than it said at first.
+/// A file that is shorter than its reported length.
 #[test]
 fn a_file_that_shrinks_is_an_io_error() {
     struct Shrinking(Cursor<Vec<u8>>);

@@ -1,5 +1,5 @@
-//! An answer is the same however it comes about: with drafts of any kind, with a stream that is often full,
-//! or resumed after any of its tokens.
+//! An answer is the same with drafts of any kind, with a stream that is often full, and resumed after any of
+//! its tokens.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod drafts;
@@ -35,7 +35,7 @@ struct Answer {
 }
 
 impl Answer {
-    /// The tokens generated, with the one that ended the answer.
+    /// The generated tokens, including the one that ended the answer.
     fn ids(&self) -> Vec<TokenId> {
         let last = match self.finished.reason {
             FinishReason::StopToken(token) => Some(token),
@@ -62,7 +62,7 @@ fn case(
 }
 
 impl Answer {
-    /// The beginning of the answer, as its events tell it.
+    /// The beginning of the answer, from its events.
     fn resume_after(&self, cut: usize) -> Resume {
         let mut resume = Resume::new(&self.ids()[..cut]);
         let mut state = SamplerState::default();
@@ -86,7 +86,7 @@ fn seeded(request: Request) -> Request {
     request.sampling(params).ignore_eos(true)
 }
 
-/// Sampling that learns from the tokens it drew.
+/// Sampling that adapts to the drawn tokens.
 fn feedback(set: impl Fn(SamplingParams) -> SamplingParams) -> impl Fn(Request) -> Request {
     move |request| {
         let mut request = seeded(request).max_tokens(30);
@@ -171,7 +171,7 @@ fn cases() -> Vec<Case> {
 
 struct Setup {
     cache: bool,
-    /// Events that a stream holds. Where it is small, one is read after each step.
+    /// Capacity of a stream in events. If it is small, one event is read after each step.
     capacity: usize,
     speculation: Option<Speculation>,
 }
@@ -230,7 +230,7 @@ impl Engine {
     }
 }
 
-/// The answers are the same up to times and what was cached.
+/// The answers are equal, apart from times and cached tokens.
 fn assert_same(a: &Answer, b: &Answer, what: &str) {
     assert_eq!(a.tokens, b.tokens, "{what}");
     assert_eq!((&a.finished.text, &a.finished.reason), (&b.finished.text, &b.finished.reason), "{what}");
@@ -284,7 +284,7 @@ fn drafts_change_no_answer() {
     assert!(fewer_steps > 3);
 }
 
-/// Cuts each answer after every token, before the first and after the last included.
+/// Interrupts each answer after every token, including before the first and after the last.
 fn resume_everywhere(setup: impl Fn(&Answers) -> Setup) {
     for case in cases() {
         let answers = Answers::default();

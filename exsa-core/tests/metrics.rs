@@ -1,4 +1,4 @@
-//! The `metrics` facade hears what the snapshot says.
+//! The `metrics` facade reports the values of the snapshot.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_core::clock::ManualClock;

@@ -1,4 +1,4 @@
-//! Facts about a model, from its header alone.
+//! Metadata of a model, read from the header alone.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_core::backend::ModelSource;

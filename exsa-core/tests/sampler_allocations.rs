@@ -1,4 +1,4 @@
-//! Sampling takes no memory in the steady state unless top log probabilities are asked for.
+//! Sampling does not allocate in the steady state, unless top log probabilities are requested.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_core::TokenId;
@@ -43,7 +43,7 @@ static ALLOCATOR: Counting = Counting;
 
 const N_VOCAB: usize = 20_000;
 
-/// Allows most tokens by a mask, removes the best of them, and wants log probabilities.
+/// Allows most tokens by a mask, removes the best of them, and requests log probabilities.
 #[derive(Debug)]
 struct Masked(Vec<u64>);
 

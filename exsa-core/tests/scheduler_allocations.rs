@@ -1,4 +1,4 @@
-//! The scheduler takes no memory in the steady state: 256 streams decode, 10,000 requests wait.
+//! The scheduler does not allocate in the steady state: 256 streams decode, 10,000 requests wait.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_core::backend::Capabilities;
@@ -59,7 +59,7 @@ fn step(scheduler: &mut Scheduler, now: Duration, work: &mut Vec<Work>) {
     scheduler.observe(&StepCost::of(work, Duration::from_millis(20)));
 }
 
-/// Drafts one token over and over.
+/// Drafts the same token repeatedly.
 #[derive(Debug)]
 struct Repeat;
 

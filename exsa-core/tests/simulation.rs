@@ -1,11 +1,11 @@
-//! Ten thousand random schedules on the scripted backend, with what must hold checked after every step.
+//! Ten thousand random schedules on the scripted backend, with invariants checked after every step.
 //!
-//! Each schedule draws its own limits (tiny KV caches among them), what its session can do, its mode and the
-//! changes of it, arrivals of all classes and several users, prompts that share their beginnings, several
-//! answers to one prompt, log-probabilities of prompts, cancels, deadlines, slow readers and a proposer of
-//! drafts with every draft that fits or a budget, or else the engine's own, from a seed. The seed is in every
-//! message, so that a failure can be run again alone:
-//! `EXSA_SIMULATION_SEED=17 cargo nextest run -p exsa-core --test simulation`.
+//! Each schedule is generated from a seed: limits (including tiny KV caches), capabilities of the session,
+//! modes and their changes, arrivals of all classes and several users, prompts with common prefixes, several
+//! answers to one prompt, log-probabilities of prompts, cancellations, deadlines, slow readers, and a draft
+//! proposer (with all drafts that fit, a budget, or the engine's default). The seed is in every message, so
+//! that a failure can be reproduced alone: `EXSA_SIMULATION_SEED=17 cargo nextest run -p exsa-core --test
+//! simulation`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod drafts;
@@ -53,14 +53,14 @@ impl Random {
     }
 }
 
-/// A request that was submitted, and what came of it so far.
+/// A submitted request and its results so far.
 struct Submitted {
     prompt: Vec<TokenId>,
     answers: Vec<Answer>,
-    /// Whether log-probabilities of the prompt were asked for, and those that came.
+    /// Whether log-probabilities of the prompt were requested, and those received.
     scores_prompt: bool,
     scored: Vec<PromptToken>,
-    /// `None` once it was dropped.
+    /// `None` after it was dropped.
     stream: Option<TokenStream>,
     finished: Option<Finished>,
     cancelled: bool,
@@ -73,7 +73,7 @@ struct Submitted {
 /// One of a request's answers.
 #[derive(Default)]
 struct Answer {
-    /// The answer of a run alone, to its end, without drafts.
+    /// The complete answer of the request alone, without drafts.
     expected: Expected,
     tokens: Vec<TokenId>,
     end: Option<FinishReason>,
@@ -126,13 +126,13 @@ struct Totals {
     late: u64,
     refused: u64,
     full: u64,
-    /// Answers beside the first of their request, and prompts with log-probabilities.
+    /// Further answers of requests, and prompts with log-probabilities.
     siblings: u64,
     scored: u64,
     banned: u64,
     rewound: u64,
     shifts: u64,
-    /// Prompts restored, and reads that gave none, by kind of store.
+    /// Prompts restored, and reads without a result, by kind of store.
     stores: [(u64, u64); stores::Kind::ALL.len()],
     /// Requests that waited for a store in vain.
     reads_late: u64,
@@ -151,13 +151,13 @@ struct Simulation {
     truncates: bool,
     engine: EngineLoop,
     requests: Vec<Submitted>,
-    /// Beginnings of prompts.
+    /// Common prefixes of prompts.
     stems: Vec<Vec<TokenId>>,
     refused: u64,
     drawn: Random,
     /// The kind of prompt store, and the store.
     store: Option<(usize, MemoryStore)>,
-    /// The kind of proposer, and what it knows.
+    /// The kind of proposer, and its oracle.
     proposer: Option<(usize, Answers)>,
 }
 
@@ -268,7 +268,7 @@ impl Simulation {
         }
     }
 
-    /// The beginning of a stem or of an earlier conversation, and something new.
+    /// A prefix of a stem or of an earlier conversation, followed by new tokens.
     fn prompt(&mut self) -> Vec<TokenId> {
         let random = &mut self.random;
         let length = random.within(1, 40);
@@ -395,7 +395,7 @@ impl Simulation {
         runs
     }
 
-    /// Everyone reads, time goes on, and every request has to end.
+    /// All streams are read and time advances until every request has ended.
     fn finish(&mut self) {
         let mut idle = 0;
         while !self.engine.is_empty() {
@@ -468,7 +468,7 @@ impl Simulation {
         }
     }
 
-    /// The log-probabilities of a prompt, of which all have come if an answer has `begun`.
+    /// Checks the log-probabilities of a prompt, which are complete if an answer has `begun`.
     fn check_prompt(&self, request: &Submitted, begun: bool) {
         let (seed, n) = (self.seed, request.scored.len());
         assert!(request.scores_prompt || n == 0, "seed {seed}: not asked for");

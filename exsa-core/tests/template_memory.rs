@@ -1,4 +1,4 @@
-//! Memory of hostile chat templates is bounded, whatever they build it of.
+//! Memory of hostile chat templates is bounded, however they allocate it.
 #![cfg(feature = "chat-template")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -46,8 +46,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Bytes that a template may take at its peak: the limit of its data, and as much again for buffers that
-/// grow.
+/// Maximum peak bytes of a template: the limit of its data, and as much again for growing buffers.
 const PEAK_MAX: isize = (2 * 96) << 20;
 
 fn peak_of(source: &str, messages: &[Message]) -> (isize, Result<usize, ChatTemplateError>) {

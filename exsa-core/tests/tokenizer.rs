@@ -1,4 +1,4 @@
-//! Tokenizers of real files: the built-in model, and vocabularies with the ids that llama.cpp gives.
+//! Tokenizers of real files: the built-in model, and vocabularies with ids from llama.cpp.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_core::TokenId;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Stands between two texts in the files of texts.
+/// Separator of texts in the text files.
 const SEPARATOR: &str = "\n__ggml_vocab_test__\n";
 
 fn load(path: &Path) -> Arc<dyn Tokenizer> {

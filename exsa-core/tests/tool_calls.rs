@@ -164,7 +164,7 @@ fn a_choice_needs_its_tool() {
     let named = ToolOptions::default().choice(ToolChoice::Named("place".into()));
     let error = engine("").submit(chat().tools(named)).unwrap_err();
     assert!(matches!(&error, SubmitError::Option { option: "tool_choice", .. }));
-    assert_eq!(error.to_string(), "tool_choice: 'place' is no tool of the request; tools: time");
+    assert_eq!(error.to_string(), "tool_choice: 'place' is not a tool of the request; its tools: time");
     let required = ToolOptions::default().choice(ToolChoice::Required);
     assert!(engine("").submit(Request::chat([Message::user("?")]).tools(required)).is_err());
 }

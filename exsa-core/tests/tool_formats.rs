@@ -1,6 +1,6 @@
-//! Sample outputs of every format of tool calls, whole and cut at every place.
+//! Sample outputs of every tool call format, whole and split at every position.
 //!
-//! A file of `data/tools` holds the samples of a format: the output of a model and the parts that it has.
+//! A file of `data/tools` holds the samples of a format: outputs of a model with their expected parts.
 #![cfg(feature = "tool-parsers")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -97,7 +97,7 @@ fn parser(sample: &Sample) -> OutputParser {
         .after_prompt(&sample.prompt, &[])
 }
 
-/// Joins deltas to parts. A malformed call takes the place of its deltas.
+/// Merges deltas into parts. A malformed call replaces its deltas.
 fn joined(deltas: &[Delta]) -> Vec<Part> {
     let mut parts: Vec<(Option<usize>, Part)> = Vec::new();
     let mut ids = BTreeSet::new();
@@ -143,7 +143,7 @@ fn parse<'a>(sample: &Sample, pieces: impl IntoIterator<Item = &'a str>) -> Vec<
     joined(&deltas)
 }
 
-/// The output as a tokenizer gives it: control tokens apart from text.
+/// The output as tokenized: control tokens separate from text.
 fn tokens(sample: &Sample) -> Vec<(bool, String)> {
     let mut tokens: Vec<(bool, String)> = Vec::new();
     let mut rest = sample.output.as_str();
@@ -287,7 +287,7 @@ fn long_outputs_take_linear_time() {
     assert_eq!(malformed, 1);
 }
 
-/// Pieces that outputs are made of.
+/// Pieces from which outputs are composed.
 fn pieces() -> Vec<String> {
     let samples = SAMPLES.iter().flat_map(|sample| {
         let control = sample.control.iter().cloned();

@@ -22,7 +22,7 @@ struct Weather {
 /// An answer: text, or calls by name and arguments.
 type Script = (&'static str, Vec<(&'static str, &'static str)>);
 
-/// A generator with a script, which keeps the requests.
+/// A generator with scripted answers, which records the requests.
 struct Scripted {
     answers: Mutex<VecDeque<Script>>,
     requests: Mutex<Vec<Request>>,

@@ -1,5 +1,4 @@
-//! Round trips: calls that a model's chat template writes into a conversation are those that the parser
-//! finds.
+//! Round trips: the parser finds the calls that a model's chat template writes into a conversation.
 #![cfg(all(feature = "tool-parsers", feature = "chat-template"))]
 #![allow(clippy::unwrap_used, clippy::panic)]
 

@@ -1,4 +1,4 @@
-//! Requests, options, events and errors as JSON: names, forms, and the way back.
+//! JSON of requests, options, events and errors: names, forms, and round trips.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_core::backend::Pooling;

@@ -241,6 +241,18 @@ fn unsupported_models_and_devices_are_refused_in_words() {
     let error = try_load(EmulatedDevices::new(), &edit.source()).err().unwrap().to_string();
     assert!(error.contains("mamba") && error.contains("qwen3"), "{error}");
 
+    for (name, text) in [
+        ("qwen3moe-f32", "mixtures of experts"),
+        ("gpt-oss-f32", "attention sinks"),
+        ("lfm2-f32", "layers without attention"),
+        ("qwen35-f32", "on a GPU"),
+    ] {
+        let source = ModelSource::file(data(&format!("{name}.gguf")));
+        let error = try_load(EmulatedDevices::new(), &source).err().unwrap().to_string();
+        assert!(error.contains(text), "{name}: {error}");
+        assert!(backend.estimate(&source, &LoadOptions::new(), &exact()).is_err(), "{name}");
+    }
+
     let model = load(EmulatedDevices::new(), "llama-f32").unwrap();
     let error = model.session(&SessionOptions::new().kv_type(KvType::Q8_0)).err().unwrap().to_string();
     assert!(error.contains("q8_0") && error.contains("f32, f16"), "{error}");

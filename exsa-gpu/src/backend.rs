@@ -11,7 +11,7 @@ use exsa_core::backend::{
 use exsa_core::error::LoadError;
 use exsa_core::gguf::Gguf;
 use exsa_core::model_info::{self, ModelInfo};
-use exsa_models::ModelDescription;
+use exsa_models::{ModelDescription, tensors};
 use std::io::Cursor;
 use std::sync::Arc;
 
@@ -71,10 +71,7 @@ fn open_weights(source: &ModelSource) -> Result<(HostBytes, Gguf), LoadError> {
         return Err(LoadError::NoWeights);
     }
     for tensor in gguf.tensors() {
-        match tensor.shape.len() {
-            1 => check_vector(tensor)?,
-            _ => check_matrix(tensor).map(|_| ())?,
-        }
+        if tensors::is_operand(tensor) { check_matrix(tensor).map(|_| ())? } else { check_vector(tensor)? }
     }
     Ok((file, gguf))
 }

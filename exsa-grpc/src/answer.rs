@@ -1,4 +1,4 @@
-//! Events of the engine as responses of the service.
+//! Converts engine events to responses of the service.
 
 use crate::proto::candidate_token_info::TokenInfo;
 use crate::proto::finish_info::{FinishReason as Finish, StopReason};
@@ -9,11 +9,11 @@ use exsa_core::stream::{PromptLogprobs, Token, TopLogprob};
 use exsa_core::{Event, FinishReason, TokenId};
 use tonic::Status;
 
-/// Responses to one request, made from its events.
+/// Converts the events of one request.
 #[derive(Debug)]
 pub(crate) struct Responses {
     form: Form,
-    /// Facts about the prompt, until the first response has them.
+    /// Prompt information, until it was sent with the first response.
     prompt: Option<PromptInfo>,
     /// Tokens generated so far, by answer.
     generated: Vec<u32>,
@@ -29,8 +29,8 @@ impl Responses {
         Self { generated: vec![0; form.answers], prompt, form }
     }
 
-    /// Takes in an event. Returns the response that follows from it, if there is one; `aborted` says whether
-    /// the client has ended the request by its id.
+    /// Converts an event. Returns the resulting response, if any; `aborted` says whether the client has
+    /// aborted the request by its id.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl Responses {
 
     fn token(&mut self, token: Token) -> SequenceOutput {
         let mut output = self.output(token.index, token.text);
-        // Text without an id belongs to the token before.
+        // Text without an id belongs to the previous token.
         let Some(id) = token.id else { return output };
         if let Some(generated) = self.generated.get_mut(token.index) {
             *generated = generated.saturating_add(1);
@@ -120,7 +120,7 @@ impl Responses {
         let Some(n) = self.form.prompt_logprobs else { return };
         let prompt = self.prompt.get_or_insert_default();
         for token in &part.tokens {
-            // Nothing precedes the first token, so that it has no probability.
+            // Nothing precedes the first token, so it has no probability.
             prompt.logprobs.push(token.logprob.unwrap_or_default());
             prompt.ranks.push(rank(token.id, &token.top_logprobs));
             if self.form.prompt_candidates {
@@ -132,7 +132,7 @@ impl Responses {
     }
 }
 
-/// Adds a response of a stream to the whole answer.
+/// Appends a streamed response to the complete answer.
 pub(crate) fn append(whole: &mut GenerateResponse, part: GenerateResponse) {
     if part.prompt_info.is_some() {
         whole.prompt_info = part.prompt_info;
@@ -150,7 +150,7 @@ pub(crate) fn append(whole: &mut GenerateResponse, part: GenerateResponse) {
     }
 }
 
-/// Rank of a token among the most probable, from 1; 0 where it is not among those.
+/// Returns the rank of a token among the most probable, from 1; 0 if it is not among them.
 fn rank(id: TokenId, top: &[TopLogprob]) -> u32 {
     top.iter().position(|candidate| candidate.id == Some(id)).map_or(0, |at| count(at + 1))
 }

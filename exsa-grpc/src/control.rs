@@ -25,13 +25,13 @@ use tonic::{Extensions, Request, Response, Status};
 /// Maximum ids in one `Abort`.
 const ABORTS_MAX: usize = 4096;
 
-/// The version by which clients, such as Dynamo's sidecar, know the protocol.
+/// Protocol version as clients such as Dynamo's sidecar know it.
 const API_VERSION: &str = "vllm";
 
 /// The service `vllm.Control` over a [`Host`].
 pub struct Control<H> {
     shared: Arc<Shared<H>>,
-    /// Tells this process from others behind the same address.
+    /// Distinguishes this process from others behind the same address.
     instance: String,
 }
 
@@ -46,7 +46,7 @@ impl<H: Host> Control<H> {
     }
 }
 
-/// The answer to a method that changes weights, adapters or the engine's state.
+/// Answers a method that would change weights, adapters or the engine's state.
 fn unimplemented<T>(method: &str) -> Result<Response<T>, Status> {
     Err(Status::unimplemented(format!("{method} is not supported by Exsa")))
 }
@@ -55,11 +55,11 @@ fn number(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-/// Methods that are not supported: name of the method, of its function, of request and response.
+/// Defines unsupported methods: name of the method, of its function, of request and response.
 macro_rules! unsupported {
     ($($method:literal $function:ident $request:ident $response:ident)*) => {
         $(
-            // By hand what `async_trait` makes of a function, as it does not see into macros.
+            // Written by hand as `async_trait` would expand it, since it does not see into macros.
             fn $function<'life0, 'async_trait>(
                 &'life0 self,
                 _: Request<$request>,
@@ -125,10 +125,10 @@ impl<H: Host> control_server::Control for Control<H> {
         let sender = self.shared.host.sender(call.extensions());
         let ids = &call.get_ref().request_ids;
         if ids.len() > ABORTS_MAX {
-            let message = format!("request_ids: {} ids, but {ABORTS_MAX} at most are allowed", ids.len());
+            let message = format!("request_ids: {} ids; at most {ABORTS_MAX} are allowed", ids.len());
             return Err(Status::invalid_argument(message));
         }
-        // Requests without an id cannot be told apart.
+        // Requests without an id cannot be distinguished.
         ids.iter().filter(|id| !id.is_empty()).for_each(|id| self.shared.running.abort(&sender, id));
         Ok(Response::new(AbortResponse {}))
     }

@@ -1,18 +1,18 @@
-//! The time limit of a call: the metadata `grpc-timeout`.
+//! Deadline of a call: the metadata `grpc-timeout`.
 
 use crate::status::invalid;
 use std::time::Duration;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
-/// Maximum digits of the value, by the protocol.
+/// Maximum digits of the value in the protocol.
 const DIGITS_MAX: usize = 8;
 
-/// The time limit that the client has set.
+/// Returns the timeout that the client has set.
 ///
 /// # Errors
 ///
-/// The value is no time.
+/// The value is not a valid timeout.
 pub(crate) fn of(metadata: &MetadataMap) -> Result<Option<Duration>, Status> {
     let Some(value) = metadata.get("grpc-timeout") else { return Ok(None) };
     let time = value.to_str().ok().and_then(parse);

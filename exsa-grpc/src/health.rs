@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus as Sent;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_server};
 
-/// Interval at which a watched status is looked at.
+/// Poll interval of a watched status.
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// The standard health service over a [`Host`].
@@ -29,7 +29,7 @@ impl<H: Host> Health<H> {
     }
 }
 
-/// Whether a service is one of these; the empty name is the server's.
+/// Returns whether the service is known; the empty name is the server.
 fn is_known(service: &str) -> bool {
     ["", INFERENCE, CONTROL].contains(&service)
 }
@@ -53,7 +53,7 @@ impl<H: Host> health_server::Health for Health<H> {
         let service = call.into_inner().service;
         if !is_known(&service) {
             let message =
-                format!("there is no service '{service}'; allowed are '{INFERENCE}', '{CONTROL}' and ''");
+                format!("unknown service '{service}'; allowed are '{INFERENCE}', '{CONTROL}' and ''");
             return Err(Status::not_found(message));
         }
         let status = status(&self.shared, true).into();
@@ -68,7 +68,7 @@ impl<H: Host> health_server::Health for Health<H> {
     }
 }
 
-/// A status, and each change of it.
+/// A status stream: the current status, then each change.
 pub struct Watch<H> {
     shared: Arc<Shared<H>>,
     is_known: bool,

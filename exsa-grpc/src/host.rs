@@ -1,4 +1,4 @@
-//! The side of the services that runs requests.
+//! [`Host`]: the interface to the program that runs the requests.
 
 use crate::proto::KvEventSource;
 use crate::status;
@@ -12,19 +12,20 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use tonic::{Extensions, Status};
 
-/// Runs the requests of the services. Every `Arc` of a [`Generator`] is one; a server with rights, limits and
-/// records has one of its own.
+/// Runs the requests of the services. `Arc<impl Generator>` implements it; a server with access control,
+/// quotas and logs has its own implementation.
 ///
-/// `from` holds the extensions of a call, such as a sender that a layer before the services has found.
+/// `from` holds the extensions of a call, such as the caller's identity as determined by a layer before the
+/// services.
 pub trait Host: Send + Sync + 'static {
     /// An accepted request.
     type Answer: Answer;
 
-    /// A model that is ready, by its name, or the default one.
+    /// Returns a ready model by name, or the default one.
     ///
     /// # Errors
     ///
-    /// The reason why there is none for this sender.
+    /// The reason why there is none for this caller.
     fn model(
         &self,
         from: &Extensions,
@@ -42,53 +43,53 @@ pub trait Host: Send + Sync + 'static {
         request: Request,
     ) -> impl Future<Output = Result<Self::Answer, Status>> + Send;
 
-    /// Whether the services take requests.
+    /// Returns whether the services accept requests.
     fn is_ready(&self) -> bool;
 
-    /// Name of the sender, whose requests `Abort` can end; all senders are one by default.
+    /// Name of the caller, whose requests `Abort` can cancel; by default all callers are one.
     fn sender(&self, from: &Extensions) -> Arc<str> {
         let _ = from;
         "".into()
     }
 
-    /// Sources of the events of the prefix cache; none by default.
+    /// Sources of prefix cache events; none by default.
     ///
     /// # Errors
     ///
-    /// The reason why this sender is not told.
+    /// The reason why this caller may not see them.
     fn kv_event_sources(&self, from: &Extensions) -> Result<Vec<KvEventSource>, Status> {
         let _ = from;
         Ok(Vec::new())
     }
 }
 
-/// The events of an accepted request. Dropping it cancels the request.
+/// Events of an accepted request. Dropping it cancels the request.
 pub trait Answer: Send + 'static {
-    /// The next event; `Ready(Ok(None))` after the last.
+    /// Returns the next event; `Ready(Ok(None))` after the last.
     ///
     /// # Errors
     ///
     /// The reason why the call ends.
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Event>, Status>>;
 
-    /// A handle that cancels the request from elsewhere.
+    /// Returns a handle that can cancel the request from elsewhere.
     fn cancel_handle(&self) -> CancelHandle;
 }
 
-/// A model that is ready.
+/// A ready model.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Served {
-    /// Facts about the model.
+    /// Model information.
     pub info: Arc<ModelInfo>,
-    /// Its tokenizer, where the generator has one.
+    /// Its tokenizer, if the generator has one.
     pub tokenizer: Option<Arc<dyn Tokenizer>>,
     /// Its counters.
     pub stats: EngineStats,
 }
 
 impl Served {
-    /// A model of a generator, by its name in the generator.
+    /// Describes a model of a generator, by its name there.
     pub fn of(generator: &(impl Generator + ?Sized), info: Arc<ModelInfo>) -> Self {
         let tokenizer = generator.tokenizer(Some(&info.name)).ok();
         let by_model = generator.stats_by_model();

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tonic::{Request, Response, Status};
 
-/// Maximum bytes of a request's id.
+/// Maximum bytes of a request id.
 const ID_BYTES_MAX: usize = 256;
 
 /// The service `vllm.Inference` over a [`Host`].
@@ -30,7 +30,7 @@ impl<H: Host> Inference<H> {
         Self { shared }
     }
 
-    /// Submits a request; `is_stream` says whether several answers can be told apart in the response.
+    /// Submits a request; `is_stream` says whether the response can carry several answers.
     async fn begin(&self, call: Request<GenerateRequest>, is_stream: bool) -> Result<Running<H>, Status> {
         let Shared { host, options, running } = &*self.shared;
         let limit = deadline::of(call.metadata())?;
@@ -38,15 +38,13 @@ impl<H: Host> Inference<H> {
         let id = std::mem::take(&mut sent.request_id);
         if id.len() > ID_BYTES_MAX {
             let bytes = id.len();
-            return Err(invalid(format!(
-                "request_id: {bytes} bytes, but {ID_BYTES_MAX} at most are allowed"
-            )));
+            return Err(invalid(format!("request_id: {bytes} bytes; at most {ID_BYTES_MAX} are allowed")));
         }
         let served = host.model(&from, options.named(&sent.model)).await?;
         let asked = request::read(sent, &served).await?;
         if !is_stream && asked.form.answers > 1 {
             return Err(invalid(
-                "sampling.num_sequences: allowed is 1; GenerateStream gives several answers",
+                "sampling.num_sequences: allowed is 1; use GenerateStream for several answers",
             ));
         }
         let mut request = asked.request;
@@ -75,7 +73,7 @@ impl<H: Host> inference_server::Inference for Inference<H> {
     }
 }
 
-/// The responses of a running request. Dropping it, because the client is gone, cancels the request.
+/// Response stream of a running request. Dropping it, as when the client disconnects, cancels the request.
 pub struct Running<H: Host> {
     /// `None` once read to the end.
     answer: Option<H::Answer>,

@@ -1,8 +1,9 @@
-//! The gRPC services `vllm.Inference` and `vllm.Control`, and the standard health service, over any
+//! The gRPC services `vllm.Inference` and `vllm.Control`, and the standard health service, for any
 //! [`Generator`](exsa_core::Generator).
 //!
-//! Routers that front vLLM by gRPC can so front an Exsa engine or server: NVIDIA Dynamo does it by its stock
-//! sidecar. Messages and stubs are those of the crate `vllm-proto`, which the engine's own frontend uses.
+//! Routers that talk to vLLM over gRPC can use an Exsa engine or server in its place; NVIDIA Dynamo does so
+//! through its stock sidecar. Messages and stubs are those of the crate `vllm-proto`, which vLLM's own
+//! frontend uses.
 //!
 //! ```
 //! use exsa_core::scripted::ScriptedModel;
@@ -18,23 +19,23 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A server with keys, quotas and an audit log puts these between the services and the generator by its own
-//! [`Host`].
+//! A server with keys, quotas and an audit log implements [`Host`] to apply these between the services and
+//! the generator.
 //!
 //! | method | behaviour |
 //! |---|---|
-//! | `Inference.Generate`, `GenerateStream` | a prompt of text or of token ids, continued; the end of the call cancels |
-//! | `Control.GetServerInfo`, `GetModelInfo` | limits and name of the one model that the services tell |
+//! | `Inference.Generate`, `GenerateStream` | completes a prompt of text or token ids; ending the call cancels the request |
+//! | `Control.GetServerInfo`, `GetModelInfo` | limits and name of the one served model |
 //! | `Control.Abort` | cancels the caller's own requests by their ids |
-//! | `Control.GetKvEventSources` | addresses that the [`Host`] tells; none for a generator alone |
+//! | `Control.GetKvEventSources` | addresses reported by the [`Host`]; none for a plain generator |
 //! | `Control.ListLoras`, `IsPaused`, `IsSleeping` | none, no, no |
-//! | `Control.Shutdown` | `FAILED_PRECONDITION`: the engine's process is not the services' own |
+//! | `Control.Shutdown` | `FAILED_PRECONDITION`: the services do not own the engine's process |
 //! | other methods of `Control` | `UNIMPLEMENTED` |
 //! | `grpc.health.v1.Health` | for both services and for the server as a whole |
 //!
-//! Fields that the engine cannot honour are refused with `INVALID_ARGUMENT` where they would change an
-//! answer: media, adapters, transfers of KV, lists of allowed tokens, banned sequences of several tokens,
-//! budgets of reasoning. Hints (`kv_hints`, `session_id`, `watermarking`) are accepted and have no effect.
+//! Fields that would change an answer and that the engine does not support are refused with
+//! `INVALID_ARGUMENT`: media, adapters, KV transfer, allowed-token lists, banned sequences of several tokens,
+//! reasoning budgets. Hints (`kv_hints`, `session_id`, `watermarking`) are accepted and have no effect.
 #![forbid(unsafe_code)]
 #![warn(missing_debug_implementations)]
 
@@ -60,7 +61,7 @@ pub use services::Services;
 /// Messages and stubs of the services.
 pub use vllm_proto as proto;
 
-/// The implementation of gRPC, whose types the services have.
+/// The gRPC implementation, whose types appear in the API of the services.
 pub use tonic;
 
 /// Messages and stubs of the standard health service.

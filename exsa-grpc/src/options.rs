@@ -1,6 +1,6 @@
 //! Options of the services.
 
-/// Maximum bytes of a message by default.
+/// Default maximum bytes of a message.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// Options of the services.
@@ -12,14 +12,14 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct GrpcOptions {
-    /// Name of the model that `GetModelInfo` tells, and that requests without a name use; `None`, the
+    /// Name of the model that `GetModelInfo` reports and that requests without a model name use; `None`, the
     /// default, is the generator's default model.
     pub model: Option<String>,
-    /// `model_id` of `GetModelInfo`, which requests may name too: for Dynamo, a folder with the tokenizer in
-    /// Hugging Face's form. The model's name by default.
+    /// `model_id` of `GetModelInfo`, which requests may also name: for Dynamo, a folder with the tokenizer in
+    /// Hugging Face's format. By default the model's name.
     pub model_id: Option<String>,
-    /// Maximum bytes of a message; 16 MiB by default. Memory of this size may be reserved once a client has
-    /// announced such a message.
+    /// Maximum bytes of a message; 16 MiB by default. This much memory may be reserved as soon as a client
+    /// announces such a message.
     pub message_bytes_max: usize,
 }
 
@@ -56,7 +56,7 @@ impl GrpcOptions {
         self
     }
 
-    /// The model that a request names, where it is not the default one.
+    /// Returns the model that a request names, unless it is the default one.
     pub(crate) fn named<'a>(&'a self, asked: &'a str) -> Option<&'a str> {
         if asked.is_empty() || self.model_id.as_deref() == Some(asked) {
             return self.model.as_deref();

@@ -1,4 +1,4 @@
-//! Requests of the service as requests of the engine.
+//! Converts requests of the service to requests of the engine.
 
 use crate::host::Served;
 use crate::proto::decoding_parameters::StructuredOutput;
@@ -14,21 +14,21 @@ use serde_json::json;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tonic::Status;
 
-/// Tokens of an answer where a request sets no limit: the default of the protocol.
+/// Default token limit of an answer in the protocol.
 const NEW_TOKENS: u32 = 20;
 
 /// Maximum candidates at a position, as in
 /// [`SamplingParams::top_logprobs`](exsa_core::SamplingParams::top_logprobs).
 const CANDIDATES_MAX: u32 = 20;
 
-/// A request, and the form in which its answer is wanted.
+/// A request, and the requested form of its answer.
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) request: Request,
     pub(crate) form: Form,
 }
 
-/// The parts of an answer that a client wants.
+/// The requested parts of an answer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Form {
     pub(crate) text: bool,
@@ -36,27 +36,27 @@ pub(crate) struct Form {
     pub(crate) logprobs: bool,
     /// Candidates to list at each position.
     pub(crate) candidates: Option<usize>,
-    /// Tokens of the prompt, where they are known.
+    /// Prompt tokens, if known.
     pub(crate) prompt: Option<Vec<TokenId>>,
-    /// Whether they are told.
+    /// Whether the response includes them.
     pub(crate) prompt_token_ids: bool,
-    /// Candidates to list at each position of the prompt, where its log-probabilities are wanted.
+    /// Candidates to list at each prompt position, if prompt log-probabilities are requested.
     pub(crate) prompt_logprobs: Option<usize>,
     pub(crate) prompt_candidates: bool,
-    /// Stop strings, which end the text of an answer if they are wanted in it.
+    /// Stop strings, if the response includes them in the text.
     pub(crate) stops: Vec<String>,
     pub(crate) include_stops: bool,
-    /// The token that ends answers by itself.
+    /// The token that ends answers.
     pub(crate) end: Option<TokenId>,
     /// Number of answers.
     pub(crate) answers: usize,
 }
 
-/// Translates a request to a model. Fields that are not supported are refused.
+/// Converts a request for a model. Unsupported fields are refused.
 ///
 /// # Errors
 ///
-/// The field at fault and the values that are allowed.
+/// The invalid field and the allowed values.
 pub(crate) async fn read(sent: GenerateRequest, served: &Served) -> Result<Asked, Status> {
     refuse_unsupported(&sent)?;
     let last = sent.truncate_prompt_tokens as usize;
@@ -102,8 +102,7 @@ fn refuse_unsupported(sent: &GenerateRequest) -> Result<(), Status> {
     Ok(())
 }
 
-/// The prompt, and its tokens where they are known; of more than `last` tokens, if that is not 0, only the
-/// last.
+/// Returns the prompt, and its tokens if known, truncated to the last `last` tokens unless `last` is 0.
 async fn prompt(
     sent: Option<SentPrompt>,
     last: usize,
@@ -137,13 +136,13 @@ async fn prompt(
                 let tokens = truncate(tokens);
                 return Ok((Prompt::Tokens(tokens.clone()), Some(tokens)));
             }
-            // The text goes on as it came: records show it.
+            // The text is passed on unchanged, since logs show it.
             Ok((Prompt::Text(text), Some(tokens)))
         }
     }
 }
 
-/// The class of a priority, where lower values are sooner and 0 is the default.
+/// Converts a priority, where lower values are more urgent and 0 is the default.
 fn priority(sent: i32) -> Priority {
     match sent {
         ..0 => Priority::Interactive,
@@ -203,7 +202,7 @@ fn decode(request: &mut Request, sent: DecodingParameters) -> Result<(), Status>
         sampling.logit_bias.retain(|(biased, _)| *biased != token);
         sampling.logit_bias.push((token, f32::NEG_INFINITY));
     }
-    // In an order of its own, so that equal requests are equal.
+    // Sorted, so that equal requests compare equal.
     sampling.logit_bias.sort_by_key(|(token, _)| *token);
     request.constraint = match sent.structured_output {
         Some(output) => constraint(output)?,
@@ -212,7 +211,7 @@ fn decode(request: &mut Request, sent: DecodingParameters) -> Result<(), Status>
     Ok(())
 }
 
-/// The constraint of a structured output, read as the HTTP routes read vLLM's `structured_outputs`.
+/// Reads the constraint of a structured output like vLLM's `structured_outputs` on the HTTP routes.
 fn constraint(sent: StructuredOutput) -> Result<Option<exsa_core::constraint::Constraint>, Status> {
     let (name, value) = match sent {
         StructuredOutput::Json(schema) => ("json", json!(schema)),
@@ -251,7 +250,7 @@ fn respond(request: &mut Request, form: &mut Form, sent: &ResponseOptions) -> Re
     form.candidates = candidates("response.output_candidates", sent.output_candidates.as_ref())?;
     if form.logprobs || form.candidates.is_some() {
         request.sampling.logprobs = true;
-        // Ranks are those in this list.
+        // Ranks are positions in this list.
         request.sampling.top_logprobs = CANDIDATES_MAX;
     }
     form.prompt_token_ids = sent.prompt_token_ids;
@@ -263,7 +262,7 @@ fn respond(request: &mut Request, form: &mut Form, sent: &ResponseOptions) -> Re
     Ok(())
 }
 
-/// Candidates to list at each position.
+/// Returns the number of candidates to list at each position.
 fn candidates(field: &str, sent: Option<&CandidateTokens>) -> Result<Option<usize>, Status> {
     use candidate_tokens::Select;
     match sent.and_then(|sent| sent.select.as_ref()) {
@@ -279,7 +278,7 @@ fn candidates(field: &str, sent: Option<&CandidateTokens>) -> Result<Option<usiz
 }
 
 fn cache(request: &mut Request, sent: KvCacheParameters) -> Result<(), Status> {
-    /// Requests so far that share no cache.
+    /// Number of requests so far that share no cache.
     static ALONE: AtomicU64 = AtomicU64::new(0);
     if sent.kv_transfer_params.is_some() || sent.ec_transfer_params.is_some() {
         return Err(invalid("kv: transfers of KV between engines are not supported"));

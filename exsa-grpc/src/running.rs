@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Sender, id of the request, number.
+/// Caller, request id, number.
 type Key = (Arc<str>, String, u64);
 
 /// Running requests.
@@ -16,7 +16,7 @@ pub(crate) struct Running {
     numbers: AtomicU64,
 }
 
-/// A running request, removed from the list when this is dropped.
+/// A running request; dropping this removes it from the list.
 pub(crate) struct Ticket {
     running: Arc<Running>,
     key: Key,
@@ -28,7 +28,7 @@ impl Running {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a request. Several may have the same id.
+    /// Adds a request. Several requests may have the same id.
     pub(crate) fn enter(self: &Arc<Self>, sender: Arc<str>, id: String, cancel: CancelHandle) -> Ticket {
         let key = (sender, id, self.numbers.fetch_add(1, Ordering::Relaxed));
         let aborted = Arc::new(AtomicBool::new(false));
@@ -36,7 +36,7 @@ impl Running {
         Ticket { running: self.clone(), key, aborted }
     }
 
-    /// Cancels the requests of a sender that have this id.
+    /// Cancels the caller's requests with this id.
     pub(crate) fn abort(&self, sender: &Arc<str>, id: &str) {
         let first = (sender.clone(), id.to_owned(), 0);
         let last = (sender.clone(), id.to_owned(), u64::MAX);
@@ -48,7 +48,7 @@ impl Running {
 }
 
 impl Ticket {
-    /// Whether the request was cancelled by its id.
+    /// Returns whether the request was aborted by its id.
     pub(crate) fn was_aborted(&self) -> bool {
         self.aborted.load(Ordering::Acquire)
     }

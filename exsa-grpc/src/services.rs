@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
-/// Parts that the services share.
+/// State shared by the services.
 pub(crate) struct Shared<H> {
     pub(crate) host: H,
     pub(crate) options: GrpcOptions,
@@ -24,7 +24,7 @@ pub(crate) struct Shared<H> {
 pub struct Services<H>(Arc<Shared<H>>);
 
 impl<H: Host> Services<H> {
-    /// Services over `host`.
+    /// Creates the services for `host`.
     pub fn new(host: H, options: GrpcOptions) -> Self {
         Self(Arc::new(Shared { host, options, running: Arc::default() }))
     }
@@ -48,7 +48,7 @@ impl<H: Host> Services<H> {
         HealthServer::new(Health::new(self.0.clone()))
     }
 
-    /// All of them.
+    /// Returns the routes of all services.
     pub fn routes(&self) -> Routes {
         Routes::new(self.inference()).add_service(self.control()).add_service(self.health())
     }

@@ -1,17 +1,17 @@
-//! Refusals and failures as statuses of gRPC.
+//! Converts refusals and failures to gRPC statuses.
 
 use exsa_core::{FinishReason, RequestError, SubmitError};
 use tonic::{Code, Status};
 
-/// Metadata of a status with the machine-readable cause, as in the errors of the HTTP routes.
+/// Metadata key with the machine-readable cause, as in errors of the HTTP routes.
 const CAUSE: &str = "exsa-error";
 
-/// A field of a request that is wrong or not supported.
+/// Creates the status for an invalid or unsupported field.
 pub(crate) fn invalid(message: impl Into<String>) -> Status {
     Status::invalid_argument(message)
 }
 
-/// The status of a request that a generator refuses.
+/// Returns the status of a request that a generator refused.
 pub(crate) fn of_refusal(error: &SubmitError) -> Status {
     let code = match error {
         SubmitError::QueueFull { .. } => Code::ResourceExhausted,
@@ -27,7 +27,7 @@ pub(crate) fn of_refusal(error: &SubmitError) -> Status {
     with_cause(Status::new(code, error.to_string()), &exsa_core::ErrorReport::from(error).kind)
 }
 
-/// The status of an answer that failed; `None` for one that ended by itself.
+/// Returns the status of a failed answer; `None` for one that ended normally.
 pub(crate) fn of_reason(reason: &FinishReason) -> Option<Status> {
     match reason {
         FinishReason::Failed(error) => Some(of_failure(error)),
@@ -53,7 +53,7 @@ fn with_cause(mut status: Status, cause: &str) -> Status {
     status
 }
 
-/// Runs `work` on a thread for blocking work: tokenization of a long prompt must stall no other call.
+/// Runs `work` on a blocking thread, so that tokenizing a long prompt stalls no other call.
 pub(crate) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Status> + Send + 'static,
 ) -> Result<T, Status> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ureq::Agent;
 
-/// Ends downloads. Clones cancel the same ones.
+/// Cancels downloads. Clones cancel the same downloads.
 #[derive(Clone, Default)]
 pub struct Cancel(Arc<Shared>);
 
@@ -25,13 +25,14 @@ struct State {
 }
 
 impl Cancel {
-    /// A handle that nothing has cancelled yet.
+    /// Creates a handle that is not cancelled.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Ends the downloads that have this handle, also those that wait for a server. Later ones do not begin.
+    /// Cancels the downloads that use this handle, including those that wait for a server. Later ones do not
+    /// begin.
     pub fn cancel(&self) {
         let agents = {
             let mut state = self.0.state.lock();
@@ -44,7 +45,7 @@ impl Cancel {
         }
     }
 
-    /// Whether [`cancel`](Self::cancel) was called.
+    /// Returns whether [`cancel`](Self::cancel) was called.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.state.lock().cancelled
@@ -57,11 +58,11 @@ impl Cancel {
         if self.is_cancelled() { Err(HubError::Cancelled) } else { Ok(()) }
     }
 
-    /// Waits.
+    /// Sleeps.
     ///
     /// # Errors
     ///
-    /// [`HubError::Cancelled`], at once.
+    /// [`HubError::Cancelled`], immediately.
     pub(crate) fn sleep(&self, time: Duration) -> Result<(), HubError> {
         let until = Instant::now() + time;
         let mut state = self.0.state.lock();
@@ -73,7 +74,7 @@ impl Cancel {
         Err(HubError::Cancelled)
     }
 
-    /// Shuts the agent down when cancelled, until the guard is dropped.
+    /// Shuts the agent down on cancellation, until the guard is dropped.
     ///
     /// # Errors
     ///

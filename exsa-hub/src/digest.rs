@@ -7,14 +7,14 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Bytes that are read at a time.
+/// Bytes read at a time.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// The digest of a file in hexadecimal digits. `progress` is told the bytes that were read so far.
+/// Returns the digest of a file in hexadecimal. `progress` is called with the bytes read so far.
 ///
 /// # Errors
 ///
-/// The file cannot be read, or the work was cancelled.
+/// The file cannot be read, or the operation was cancelled.
 pub(crate) fn sha256(
     path: &Path,
     cancel: &Cancel,
@@ -34,7 +34,7 @@ pub(crate) fn sha256(
     }
 }
 
-/// The digest of a text in hexadecimal digits.
+/// Returns the digest of a text in hexadecimal.
 pub(crate) fn of_text(text: &str) -> String {
     hex(&Sha256::digest(text.as_bytes()))
 }

@@ -1,14 +1,14 @@
-//! Reasons for which a model cannot be fetched, found or removed.
+//! Errors of downloads, the cache and removal.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Why an operation of a [`Hub`](crate::Hub) failed.
+/// Error of an operation of a [`Hub`](crate::Hub).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {
-    /// A text names no source.
+    /// A text is not a valid source.
     #[error(
         "'{text}' names no model: {problem}; allowed are hf:OWNER/REPO, hf:OWNER/REPO:QUANT, hf:OWNER/REPO/FILE, \
          https://HOST/FILE.gguf and the path of a file"
@@ -19,7 +19,7 @@ pub enum HubError {
         /// Its problem.
         problem: String,
     },
-    /// An option is out of range, or contradicts another.
+    /// An option is out of range, or contradicts another one.
     #[error("option '{option}': {problem}")]
     Option {
         /// Name of the option.
@@ -27,7 +27,7 @@ pub enum HubError {
         /// The problem, and the allowed values.
         problem: String,
     },
-    /// The model is not in the cache, and the network was not to be used.
+    /// The model is not in the cache, and the network must not be used.
     #[error("{source_name} is not in the cache {}", cache.display())]
     NotCached {
         /// The source as it was named.
@@ -38,7 +38,7 @@ pub enum HubError {
     /// No file exists at a path.
     #[error("there is no file '{}'", .0.display())]
     NoFile(PathBuf),
-    /// Several models of a repository could be meant.
+    /// A source is ambiguous: several models of the repository match.
     #[error("{repo} {problem}: {}", choices.join(", "))]
     Ambiguous {
         /// The repository.
@@ -48,7 +48,7 @@ pub enum HubError {
         /// The models, by files or sources.
         choices: Vec<String>,
     },
-    /// No model of a repository is the one that was asked for.
+    /// No model of the repository matches.
     #[error("{repo} {problem}; it has: {}", choices.join(", "))]
     NoMatch {
         /// The repository.
@@ -61,7 +61,7 @@ pub enum HubError {
     /// A repository has no GGUF file.
     #[error("{0} has no GGUF file; look for a repository whose name ends in -GGUF")]
     NoModel(String),
-    /// The server refused the token, or wants one.
+    /// The server refused the token, or requires one.
     #[error("{url}: access refused ({status}): {advice}")]
     Refused {
         /// Address without its query.
@@ -76,10 +76,10 @@ pub enum HubError {
     NotFound {
         /// Address without its query.
         url: String,
-        /// Whether the hub said so, which denies private repositories.
+        /// Whether the response is from the hub, which reports private repositories as not found.
         hub: bool,
     },
-    /// The server answers with an error, also after the permitted repetitions.
+    /// The server responds with an error, also after the retries.
     #[error("{url}: the server answers {status}{}", message_of(message))]
     Status {
         /// Address without its query.
@@ -89,17 +89,17 @@ pub enum HubError {
         /// Message of the server, shortened.
         message: String,
     },
-    /// The server asks to wait longer than permitted.
+    /// The server asks to wait longer than allowed.
     #[error("{url}: the server answers {status} and asks to wait {} s; try again then", after.as_secs())]
     Busy {
         /// Address without its query.
         url: String,
         /// Status code: 429 or 503.
         status: u16,
-        /// Time until the request may be repeated.
+        /// Time until the request may be retried.
         after: Duration,
     },
-    /// No connection, or it broke, also after the permitted repetitions. A later call resumes.
+    /// The connection failed, also after the retries. A later call resumes.
     #[error("{url}: {problem}; the download continues where it stopped when it is run again")]
     Connection {
         /// Address without its query.
@@ -107,13 +107,13 @@ pub enum HubError {
         /// The cause.
         problem: String,
     },
-    /// The address needs TLS, which this build does not have.
+    /// The address needs TLS, which this build does not include.
     #[error("{0}: https needs the feature 'tls' of this program, whose build needs a C compiler")]
     NoTls(String),
-    /// A plain `http` address without permission for it.
-    #[error("{0}: http is neither private nor verified; allow it explicitly, or use https")]
+    /// A plain `http` address without permission.
+    #[error("{0}: http is neither encrypted nor authenticated; use https, or allow http explicitly")]
     PlainHttp(String),
-    /// The server said something that makes no sense, or that may not be done.
+    /// The server's response is invalid, or not allowed.
     #[error("{url}: {problem}")]
     Protocol {
         /// Address without its query.
@@ -121,17 +121,17 @@ pub enum HubError {
         /// The problem, and the allowed values.
         problem: String,
     },
-    /// The disk is too small.
+    /// The disk is full.
     #[error("{}: {needed} bytes are needed and {free} are free; delete files, or choose another folder", folder.display())]
     Space {
         /// Folder of the file.
         folder: PathBuf,
         /// Bytes that are still to be written.
         needed: u64,
-        /// Bytes that are free, less the reserve.
+        /// Free bytes, minus the reserve.
         free: u64,
     },
-    /// The server's length is not that of the repository's listing.
+    /// The server's length differs from that of the repository's listing.
     #[error("{file}: the server has {found} bytes, {expected} are listed; nothing was kept")]
     Size {
         /// The file.
@@ -141,20 +141,20 @@ pub enum HubError {
         /// Length by the server.
         found: u64,
     },
-    /// The content is not the expected one; it was deleted.
+    /// The content has the wrong digest; the file was deleted.
     #[error("{file}: SHA-256 is {found}, {expected} is expected; the download was deleted")]
     Digest {
         /// The file.
         file: String,
-        /// Hexadecimal digits that are expected.
+        /// Expected digest in hexadecimal.
         expected: String,
-        /// Hexadecimal digits of the content.
+        /// Digest of the content in hexadecimal.
         found: String,
     },
     /// The file changed during its download, repeatedly.
     #[error("{0}: the file keeps changing on the server; run it again later")]
     Changed(String),
-    /// The content is no GGUF file; it was deleted.
+    /// The content is not a GGUF file; the file was deleted.
     #[error("{file}: no GGUF file, but one that begins with '{begin}'")]
     NotGguf {
         /// The file.
@@ -177,7 +177,7 @@ pub enum HubError {
 }
 
 impl HubError {
-    /// An error about a file.
+    /// Creates an error about a file.
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::Io { path: path.to_owned(), error }
     }

@@ -1,4 +1,4 @@
-//! Models by their source: fetched, found in the cache, listed, removed.
+//! [`Hub`]: downloads, finds, lists and removes models by their source.
 
 use crate::cache::{self, CachedModel, Lock, Removal, Removed, RepoFolder};
 use crate::cancel::Cancel;
@@ -16,22 +16,22 @@ use crate::transport::{Part, Transport, shown};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Name of the file that says where a download is from.
+/// Name of the file with the address of a download.
 const ORIGIN: &str = "origin";
 
 /// The files of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pulled {
-    /// The model; of a split one the first file, beside which the others are.
+    /// The model; for a split model its first file, with the others beside it.
     pub model: PathBuf,
-    /// The projector of a model that takes pictures, beside it.
+    /// The projector of a vision model, beside it.
     pub projector: Option<PathBuf>,
     /// All files.
     pub files: Vec<PathBuf>,
 }
 
-/// Fetches models and keeps them in a cache. See the documentation of the crate.
+/// Downloads models and keeps them in a cache. See the crate documentation.
 #[derive(Clone, Debug)]
 pub struct Hub {
     options: HubOptions,
@@ -46,20 +46,20 @@ impl Hub {
         Ok(Self { options })
     }
 
-    /// The folder of the cache.
+    /// Returns the folder of the cache.
     #[must_use]
     pub fn cache(&self) -> &Path {
         &self.options.cache
     }
 
-    /// Fetches what the cache lacks of a model.
+    /// Downloads the parts of a model that are not in the cache.
     ///
-    /// `progress` is called for each piece that arrives, from several threads but never at the same time; it
-    /// delays the download while it runs.
+    /// `progress` is called for each received piece, from several threads but never concurrently; the
+    /// download waits for it.
     ///
     /// # Errors
     ///
-    /// See [`HubError`]. Bytes that arrived stay, and a later call goes on with them.
+    /// See [`HubError`]. Received bytes are kept, and a later call resumes.
     pub fn pull(
         &self,
         source: &Source,
@@ -76,12 +76,12 @@ impl Hub {
         }
     }
 
-    /// A model of the cache, or a file of this machine. Uses no network.
+    /// Returns a model of the cache, or a local file. Does not use the network.
     ///
     /// # Errors
     ///
-    /// [`HubError::NotCached`], [`HubError::NoFile`], or [`HubError::Ambiguous`] where the cache has several
-    /// models that could be meant.
+    /// [`HubError::NotCached`], [`HubError::NoFile`], or [`HubError::Ambiguous`] if several models of the
+    /// cache match.
     pub fn cached(&self, source: &Source) -> Result<Pulled, HubError> {
         let absent =
             || HubError::NotCached { source_name: source.to_string(), cache: self.options.cache.clone() };
@@ -100,7 +100,7 @@ impl Hub {
             Source::Hub { repo, pick } => {
                 let folder = RepoFolder::new(&self.options.cache, repo);
                 let found = folder.find(repo, &self.options.revision, pick).map_err(|error| match error {
-                    // Several models of the cache are an answer, none is not.
+                    // Several matches in the cache are an error of their own; no match is not.
                     HubError::Ambiguous { .. } => error,
                     _ => absent(),
                 })?;
@@ -114,7 +114,7 @@ impl Hub {
         }
     }
 
-    /// The models of the cache and of other downloads, by their sources.
+    /// Returns the models of the cache and of other downloads, with their sources.
     #[must_use]
     pub fn models(&self) -> Vec<CachedModel> {
         let mut models = cache::models(&self.options.cache, &self.options.revision);
@@ -137,11 +137,11 @@ impl Hub {
         models
     }
 
-    /// Deletes a model of the cache. Files of this machine that were not fetched are refused.
+    /// Deletes a model of the cache. Other local files are refused.
     ///
     /// # Errors
     ///
-    /// The cache has no such model, several could be meant, or a file cannot be deleted.
+    /// No model of the cache matches, several match, or a file cannot be deleted.
     pub fn remove(&self, source: &Source) -> Result<Removed, HubError> {
         match source {
             Source::Path(path) => {
@@ -156,7 +156,7 @@ impl Hub {
                 Ok(Removed { files: pulled.files, bytes })
             }
             Source::Hub { repo, pick } => {
-                // The usual quantization must not be deleted by a name that leaves it open.
+                // An unspecified quantization must not delete the default one.
                 let folder = RepoFolder::new(&self.options.cache, repo);
                 if *pick == Pick::Usual {
                     let choices = choices(&folder, repo, &self.options.revision);
@@ -172,7 +172,7 @@ impl Hub {
         }
     }
 
-    /// Deletes downloads that were broken off and that nobody continues at the moment.
+    /// Deletes incomplete downloads that are not in progress.
     ///
     /// # Errors
     ///
@@ -228,7 +228,7 @@ impl Hub {
         })
     }
 
-    /// A file with an id for its blob; mirrors may list none.
+    /// Returns the file with an id for its blob; mirrors may list none.
     fn identified(
         &self,
         transport: &Transport,
@@ -263,8 +263,8 @@ impl Hub {
         format!("{}/{repo}/resolve/{commit}/{}", self.options.endpoint, name::percent_encoded(path))
     }
 
-    /// Whether all files fit that are not there yet. Each is checked again, with the bytes of it that are
-    /// there.
+    /// Checks that all missing files fit on the disk. Each is checked again later, with the bytes of it that
+    /// are present.
     fn check_space(&self, folder: &RepoFolder, commit: &str, files: &[Listed]) -> Result<(), HubError> {
         let absent = files.iter().filter(|file| {
             let id = id(file);
@@ -343,7 +343,7 @@ impl Hub {
     }
 }
 
-/// The id of a file's blob, which [`Hub::identified`] has made sure of.
+/// Returns the id of a file's blob, which [`Hub::identified`] has ensured.
 fn id(file: &Listed) -> &str {
     file.sha256.as_deref().or(file.blob.as_deref()).unwrap_or_default()
 }
@@ -354,12 +354,12 @@ fn part(path: &Path) -> PathBuf {
     path.into()
 }
 
-/// Sources of the models of a repository in the cache.
+/// Returns the sources of the models of a repository in the cache.
 fn choices(folder: &RepoFolder, repo: &Repo, revision: &str) -> Vec<String> {
     folder.models(repo, revision).into_iter().map(|model| model.source).collect()
 }
 
-/// Place of the file of an address: a folder of its own.
+/// Location of a file from an address: its own folder.
 struct UrlPlace {
     folder: PathBuf,
     file: PathBuf,

@@ -1,7 +1,7 @@
-//! Downloads of models: from Hugging Face's hub, from any `https` address, into a cache that other programs
-//! share.
+//! Downloads of models from Hugging Face's hub and from any `https` address, into a cache that is shared with
+//! other programs.
 //!
-//! A [`Hub`] fetches a [`Source`] and gives the paths of its files:
+//! A [`Hub`] downloads a [`Source`] and returns the paths of its files:
 //!
 //! ```no_run
 //! use exsa_hub::{Cancel, Hub, HubOptions, Source};
@@ -15,16 +15,17 @@
 //! # Ok::<(), exsa_hub::HubError>(())
 //! ```
 //!
-//! Files of the hub lie where `huggingface_hub` keeps them (`models--OWNER--REPO/blobs`, `refs`,
-//! `snapshots`), so that either finds the files of the other. A download goes to a file that ends in `.part`,
-//! in several parts at a time where the server allows it; it is resumed by `Range` and `If-Range`, compared
-//! with its SHA-256 where the server states one, and renamed. Processes that fetch the same file wait for
-//! each other by a lock file.
+//! Files of the hub are stored in the layout of `huggingface_hub` (`models--OWNER--REPO/blobs`, `refs`,
+//! `snapshots`), so both find each other's downloads. A download is written to a file that ends in `.part`,
+//! in concurrent parts if the server supports ranges. It is resumed with `Range` and `If-Range`, compared
+//! with its SHA-256 if the server states one, and renamed. Processes that download the same file wait for
+//! each other with a lock file.
 //!
-//! Everything that a server says is checked before it is used: names become no paths outside of the cache, a
-//! token is sent to the hub alone and to no host that it redirects to, listings and headers have a limit.
+//! All data from a server is validated before use: names cannot become paths outside of the cache, a token is
+//! only sent to the hub and not to hosts that it redirects to, and listings and headers are bounded.
 //!
-//! All calls block; none starts a thread that outlives it. `https` needs the feature `tls`.
+//! All calls block, and no thread outlives its call. `https` needs the feature `tls`.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![warn(missing_debug_implementations)]
 

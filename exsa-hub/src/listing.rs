@@ -1,4 +1,4 @@
-//! Listing of a repository by the hub's API.
+//! Repository listings of the hub's API.
 
 use crate::error::HubError;
 use crate::name;
@@ -56,11 +56,11 @@ struct Lfs {
 }
 
 impl Listing {
-    /// Asks the hub.
+    /// Requests a listing from the hub.
     ///
     /// # Errors
     ///
-    /// The hub has no such repository, cannot be reached, or answers with nonsense.
+    /// The hub has no such repository, cannot be reached, or returns invalid data.
     pub(crate) fn fetch(transport: &Transport, options: &HubOptions, repo: &Repo) -> Result<Self, HubError> {
         let revision = name::percent_encoded(&options.revision).replace('/', "%2F");
         let url = format!("{}/api/models/{repo}/revision/{revision}?blobs=true", options.endpoint);
@@ -68,7 +68,8 @@ impl Listing {
         Self::parse(&bytes).map_err(|problem| HubError::Protocol { url: shown(&url), problem })
     }
 
-    /// Reads an answer. Files whose names could leave the cache are left out: nothing can be fetched by them.
+    /// Parses a listing. Files whose names could lead out of the cache are left out, so they cannot be
+    /// downloaded.
     fn parse(bytes: &[u8]) -> Result<Self, String> {
         let answer: Answer = serde_json::from_slice(bytes).map_err(|error| format!("no listing: {error}"))?;
         if !name::is_hex(&answer.sha, 40) {
@@ -89,7 +90,7 @@ impl Listing {
         Ok(Self { commit: answer.sha.to_ascii_lowercase(), files: files.collect() })
     }
 
-    /// A file by its path.
+    /// Returns a file by its path.
     pub(crate) fn file(&self, path: &str) -> Option<&Listed> {
         self.files.iter().find(|file| file.path == path)
     }

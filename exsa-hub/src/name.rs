@@ -1,13 +1,13 @@
-//! Names that servers and users give, checked before they become parts of paths.
+//! Validates names from servers and users before they become parts of paths.
 
-/// Maximum bytes of a component of a path.
+/// Maximum bytes of a path component.
 const COMPONENT_BYTES_MAX: usize = 240;
 /// Maximum bytes of a path within a repository.
 const PATH_BYTES_MAX: usize = 1000;
-/// Maximum folders in which a file of a repository lies.
+/// Maximum folder depth of a file in a repository.
 const DEPTH_MAX: usize = 8;
 
-/// Checks the name of an owner or a repository.
+/// Validates the name of an owner or a repository.
 ///
 /// # Errors
 ///
@@ -30,7 +30,7 @@ pub(crate) fn check_repo_part(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks the path of a file within a repository, or a name alone.
+/// Validates the path of a file in a repository, or a single name.
 ///
 /// # Errors
 ///
@@ -50,7 +50,7 @@ pub(crate) fn check_path(path: &str) -> Result<(), String> {
         if part.is_empty() || part.len() > COMPONENT_BYTES_MAX {
             return refused("a component is empty or too long");
         }
-        // Names of dots are folders above, and Windows drops dots and blanks at the end.
+        // Names of dots are parent folders, and Windows drops trailing dots and blanks.
         if part.ends_with(['.', ' ']) || part.starts_with(' ') {
             return refused("a component begins with a blank, or ends with a blank or '.'");
         }
@@ -58,17 +58,17 @@ pub(crate) fn check_path(path: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a text is a digest of `len` hexadecimal digits.
+/// Returns whether a text is a digest of `len` hexadecimal digits.
 pub(crate) fn is_hex(text: &str, len: usize) -> bool {
     text.len() == len && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The text with control characters escaped, shortened, for messages.
+/// Returns the text shortened and with control characters escaped, for messages.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().take(200).flat_map(char::escape_debug).collect()
 }
 
-/// A path in a URL: all but unreserved characters and `/` as `%XX`.
+/// Percent-encodes a path in a URL, except unreserved characters and `/`.
 pub(crate) fn percent_encoded(path: &str) -> String {
     let mut encoded = String::with_capacity(path.len());
     for byte in path.bytes() {
@@ -81,7 +81,7 @@ pub(crate) fn percent_encoded(path: &str) -> String {
     encoded
 }
 
-/// The text of a part of a URL; `None` where it is no UTF-8.
+/// Percent-decodes a part of a URL; `None` if it is not UTF-8.
 pub(crate) fn percent_decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

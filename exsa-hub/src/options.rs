@@ -1,4 +1,4 @@
-//! Options of a hub, with the environment variables of `huggingface_hub`.
+//! [`HubOptions`], with the environment variables of `huggingface_hub`.
 
 use crate::error::HubError;
 use crate::token::Token;
@@ -10,18 +10,18 @@ use std::time::Duration;
 /// Address of Hugging Face's hub.
 const ENDPOINT: &str = "https://huggingface.co";
 
-/// Proxy of all requests.
+/// Proxy for all requests.
 #[derive(Clone)]
 pub(crate) enum Proxy {
     None,
-    /// That of the environment variables.
+    /// From the environment variables.
     Environment,
     Url(String),
 }
 
 impl std::fmt::Debug for Proxy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // An address may have a password.
+        // An address may contain a password.
         f.write_str(match self {
             Self::None => "None",
             Self::Environment => "Environment",
@@ -30,7 +30,7 @@ impl std::fmt::Debug for Proxy {
     }
 }
 
-/// Places and limits of downloads.
+/// Locations and limits of downloads.
 ///
 /// ```
 /// use exsa_hub::HubOptions;
@@ -64,7 +64,7 @@ pub struct HubOptions {
 }
 
 impl HubOptions {
-    /// Options with a folder of the cache, laid out as Hugging Face's, and no environment variable.
+    /// Creates options with a cache folder in Hugging Face's layout, without environment variables.
     #[must_use]
     pub fn new(cache: impl Into<PathBuf>) -> Self {
         let cache = cache.into();
@@ -92,14 +92,14 @@ impl HubOptions {
         }
     }
 
-    /// Options by the environment: `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME` (cache), `HF_ENDPOINT`
-    /// (mirror), `HF_TOKEN`, `HF_TOKEN_PATH` (token), `HF_HUB_OFFLINE`, and for proxies `HTTPS_PROXY`,
-    /// `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`. Without `HF_TOKEN_PATH` the file `token` in `HF_HOME` counts,
-    /// and is left out where others can read it.
+    /// Creates options from the environment: `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME` (cache),
+    /// `HF_ENDPOINT` (mirror), `HF_TOKEN`, `HF_TOKEN_PATH` (token), `HF_HUB_OFFLINE`, and for proxies
+    /// `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`. Without `HF_TOKEN_PATH` the file `token` in
+    /// `HF_HOME` is used, and ignored if others can read it.
     ///
     /// # Errors
     ///
-    /// There is no home folder, or the token is none or in a file that is open to others.
+    /// There is no home folder, or the token is invalid or in a file that others can read.
     pub fn from_env() -> Result<Self, HubError> {
         let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
         Self::from_variables(&set)
@@ -137,7 +137,7 @@ impl HubOptions {
         } else if let Some(path) = set("HF_TOKEN_PATH") {
             options.token = Some(Token::read(&PathBuf::from(path))?);
         } else if let Some(path) = hf_home.map(|folder| folder.join("token")).filter(|path| path.is_file()) {
-            // Public models need no token: a file that cannot be used matters once the hub asks for one.
+            // Public models need no token: an unusable file only matters once the hub asks for one.
             match Token::read(&path) {
                 Ok(token) => options.token = Some(token),
                 Err(error) => options.token_advice = Some(error.to_string()),
@@ -146,7 +146,7 @@ impl HubOptions {
         Ok(options)
     }
 
-    /// Sets the folder of files from addresses outside of the hub.
+    /// Sets the folder for files from other addresses.
     #[must_use]
     pub fn downloads(mut self, folder: impl Into<PathBuf>) -> Self {
         self.downloads = folder.into();
@@ -160,49 +160,49 @@ impl HubOptions {
         self
     }
 
-    /// Sets branch, tag or commit of repositories; `main` by default.
+    /// Sets branch, tag or commit; `main` by default.
     #[must_use]
     pub fn revision(mut self, revision: impl Into<String>) -> Self {
         self.revision = revision.into();
         self
     }
 
-    /// Sets the token, which is sent to the endpoint alone.
+    /// Sets the token, which is only sent to the endpoint.
     #[must_use]
     pub fn token(mut self, token: Option<Token>) -> Self {
         self.token = token;
         self
     }
 
-    /// Takes files from the cache alone.
+    /// Uses only the cache.
     #[must_use]
     pub fn offline(mut self, offline: bool) -> Self {
         self.offline = offline;
         self
     }
 
-    /// Allows plain `http`: for sources, for the endpoint, and for redirects.
+    /// Allows plain `http` for sources, the endpoint and redirects.
     #[must_use]
     pub fn allow_http(mut self, allow: bool) -> Self {
         self.allow_http = allow;
         self
     }
 
-    /// Fetches the projector of a model that takes pictures too, if its repository has one; on by default.
+    /// Also downloads the projector of a vision model, if its repository has one; on by default.
     #[must_use]
     pub fn projector(mut self, projector: bool) -> Self {
         self.projector = projector;
         self
     }
 
-    /// Sets a proxy; [`from_env`](Self::from_env) takes that of the environment.
+    /// Sets a proxy; [`from_env`](Self::from_env) uses the environment's.
     #[must_use]
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
         self.proxy = Proxy::Url(url.into());
         self
     }
 
-    /// Sets the parts of a file that are fetched at a time, 1 to 16.
+    /// Sets the concurrent parts of a file, 1 to 16.
     #[must_use]
     pub fn parallel(mut self, parts: usize) -> Self {
         self.parallel = parts;
@@ -216,7 +216,7 @@ impl HubOptions {
         self
     }
 
-    /// Sets the maximum bytes of a file; 4 TiB by default.
+    /// Sets the maximum file size in bytes; 4 TiB by default.
     #[must_use]
     pub fn file_bytes_max(mut self, bytes: u64) -> Self {
         self.file_bytes_max = bytes;
@@ -230,42 +230,42 @@ impl HubOptions {
         self
     }
 
-    /// Sets the bytes of the disk that stay free; 64 MiB by default.
+    /// Sets the bytes of the disk to keep free; 64 MiB by default.
     #[must_use]
     pub fn reserve_bytes(mut self, bytes: u64) -> Self {
         self.reserve_bytes = bytes;
         self
     }
 
-    /// Sets the maximum repetitions of a request in a row that bring next to nothing; 5 by default.
+    /// Sets the maximum consecutive retries without progress; 5 by default.
     #[must_use]
     pub fn retries_max(mut self, retries: u32) -> Self {
         self.retries_max = retries;
         self
     }
 
-    /// Sets the wait before the first repetition, which doubles with each; half a second by default.
+    /// Sets the delay before the first retry, doubled for each further one; half a second by default.
     #[must_use]
     pub fn backoff(mut self, time: Duration) -> Self {
         self.backoff = time;
         self
     }
 
-    /// Sets the longest wait that a server may ask for; 2 minutes by default.
+    /// Sets the maximum delay that a server may ask for; 2 minutes by default.
     #[must_use]
     pub fn retry_wait_max(mut self, time: Duration) -> Self {
         self.retry_wait_max = time;
         self
     }
 
-    /// Sets the time limit of connecting; 20 s by default.
+    /// Sets the connect timeout; 20 s by default.
     #[must_use]
     pub fn connect_timeout(mut self, time: Duration) -> Self {
         self.connect_timeout = time;
         self
     }
 
-    /// Sets the longest time without a byte from the server; 60 s by default.
+    /// Sets the timeout without a byte from the server; 60 s by default.
     #[must_use]
     pub fn read_timeout(mut self, time: Duration) -> Self {
         self.read_timeout = time;
@@ -274,7 +274,7 @@ impl HubOptions {
 
     /// # Errors
     ///
-    /// The first option that is out of range.
+    /// The first invalid option.
     pub(crate) fn validate(&self) -> Result<(), HubError> {
         let refused = |option, problem: &str| Err(HubError::Option { option, problem: problem.to_owned() });
         if !(1..=16).contains(&self.parallel) {

@@ -5,44 +5,44 @@ use std::time::{Duration, Instant};
 
 /// Time over which the speed is averaged.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Time between two samples.
+/// Interval between two samples.
 const SAMPLE: Duration = Duration::from_millis(100);
 
-/// A stage of a download.
+/// A phase of a download.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Phase {
-    /// Another process fetches the same file.
+    /// Another process is downloading the same file.
     Waiting,
-    /// Bytes arrive.
+    /// Bytes are being received.
     Downloading,
-    /// The SHA-256 is computed.
+    /// The SHA-256 is being computed.
     Verifying,
-    /// The file is in its place.
+    /// The file is complete and in place.
     Done,
 }
 
-/// The state of one file of a download. Bytes go back to 0 when a file must be fetched anew.
+/// State of one file of a download. Bytes return to 0 if a file must be downloaded again.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Progress<'a> {
-    /// Path of the file within its repository, or the last part of its address.
+    /// Path of the file in its repository, or the last part of its address.
     pub file: &'a str,
-    /// Number of the file, from 0.
+    /// Index of the file, from 0.
     pub index: usize,
     /// Number of files.
     pub files: usize,
-    /// The stage.
+    /// The phase.
     pub phase: Phase,
-    /// Bytes that are there, or verified.
+    /// Bytes present, or verified.
     pub bytes: u64,
-    /// Bytes of the file, if the server says so.
+    /// File size, if the server states it.
     pub total: Option<u64>,
-    /// SHA-256 of the file in hexadecimal digits, if it is known before.
+    /// SHA-256 of the file in hexadecimal, if known in advance.
     pub sha256: Option<&'a str>,
 }
 
-/// Speed and time left, from the last ten seconds.
+/// Speed and remaining time over the last ten seconds.
 ///
 /// ```
 /// use exsa_hub::Rate;
@@ -60,18 +60,18 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// A rate without samples.
+    /// Creates a rate without samples.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Records the bytes that are there at a time. Fewer bytes than before begin anew.
+    /// Records the bytes present at a time. A lower count than before restarts the rate.
     pub fn record(&mut self, now: Instant, bytes: u64) {
         if self.samples.back().is_some_and(|(_, last)| *last > bytes) {
             self.samples.clear();
         }
-        // The newest sample moves until it is far enough from the one before.
+        // The newest sample is replaced until it is far enough from the previous one.
         if self.samples.len() > 1 {
             let before = self.samples[self.samples.len() - 2].0;
             if now.saturating_duration_since(before) < SAMPLE {
@@ -94,7 +94,7 @@ impl Rate {
         (seconds > 0.0).then(|| last.saturating_sub(*first) as f64 / seconds)
     }
 
-    /// Time until `total` bytes are there; `None` while nothing moves.
+    /// Remaining time until `total` bytes are present; `None` without progress.
     #[must_use]
     pub fn time_left(&self, bytes: u64, total: u64) -> Option<Duration> {
         let speed = self.bytes_per_second().filter(|speed| *speed > 0.0)?;

@@ -1,9 +1,9 @@
-//! Quantizations in the names of files, and the choice among the models of a repository.
+//! Quantizations in file names, and the selection among the models of a repository.
 
 use crate::error::HubError;
 use crate::source::Pick;
 
-/// Quantizations that are taken when none is named, the best choice first.
+/// Default quantizations, best choice first.
 const USUAL: [&str; 20] = [
     "Q4_K_M", "Q4_0", "Q8_0", "Q4_K_S", "Q5_K_M", "Q5_K_S", "Q6_K", "Q4_1", "Q5_0", "Q5_1", "MXFP4",
     "IQ4_XS", "IQ4_NL", "Q3_K_M", "Q3_K_L", "Q3_K_S", "Q2_K", "F16", "BF16", "F32",
@@ -12,15 +12,15 @@ const USUAL: [&str; 20] = [
 /// A model of a repository: one file, or the files of a split one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Group {
-    /// Paths within the repository, in the order of their parts.
+    /// Paths in the repository, in the order of the parts.
     pub files: Vec<String>,
-    /// Quantization by the name, in capitals.
+    /// Quantization from the name, in capitals.
     pub quant: Option<String>,
-    /// Number of files that the names state.
+    /// Number of parts that the names state.
     pub parts: usize,
 }
 
-/// The quantization in a file's name, in capitals: `Q4_K_M` of `model-q4_k_m.gguf`.
+/// Returns the quantization in a file name, in capitals: `Q4_K_M` of `model-q4_k_m.gguf`.
 ///
 /// ```
 /// assert_eq!(exsa_hub::quantization("SmolLM2-135M-Instruct.Q4_K_M.gguf").as_deref(), Some("Q4_K_M"));
@@ -33,7 +33,7 @@ pub fn quantization(file: &str) -> Option<String> {
     let words: Vec<&str> = stem.split(['-', '.']).collect();
     let at = words.iter().rposition(|word| is_quantization(&word.to_ascii_uppercase()))?;
     let quant = words[at].to_ascii_uppercase();
-    // Unsloth's dynamic types are others than those they are named after.
+    // Unsloth's dynamic types differ from the types that they are named after.
     let dynamic = at > 0 && words[at - 1].eq_ignore_ascii_case("UD");
     Some(if dynamic { format!("UD-{quant}") } else { quant })
 }
@@ -49,7 +49,7 @@ fn is_quantization(word: &str) -> bool {
         && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// The models in a list of files: projectors, importance matrices and other files left out.
+/// Returns the models in a file list, without projectors, importance matrices and other files.
 pub(crate) fn groups<'a>(files: impl IntoIterator<Item = &'a str>) -> Vec<Group> {
     let mut groups: Vec<(String, Group)> = Vec::new();
     let mut files: Vec<&str> = files.into_iter().filter(|file| is_model(file)).collect();
@@ -69,11 +69,11 @@ pub(crate) fn groups<'a>(files: impl IntoIterator<Item = &'a str>) -> Vec<Group>
     groups.into_iter().map(|(_, group)| group).collect()
 }
 
-/// The group that is meant.
+/// Returns the selected group.
 ///
 /// # Errors
 ///
-/// None or several match, or parts of the model are missing.
+/// No group or several match, or parts of the model are missing.
 pub(crate) fn choose<'a>(repo: &str, groups: &'a [Group], pick: &Pick) -> Result<&'a Group, HubError> {
     let no_match =
         |problem: String, choices: Vec<String>| HubError::NoMatch { repo: repo.to_owned(), problem, choices };
@@ -127,7 +127,7 @@ fn names(groups: &[&Group]) -> Vec<String> {
     groups.iter().map(|group| group.files[0].clone()).collect()
 }
 
-/// Quantizations of the groups; the file where it has none.
+/// Returns the quantizations of the groups, or the file of a group without one.
 fn choices(groups: &[Group]) -> Vec<String> {
     let mut choices: Vec<_> =
         groups.iter().map(|group| group.quant.clone().unwrap_or_else(|| group.files[0].clone())).collect();
@@ -136,7 +136,7 @@ fn choices(groups: &[Group]) -> Vec<String> {
     choices
 }
 
-/// The projector in a list of files: in f16 if there is a choice.
+/// Returns the projector in a file list, preferring f16.
 pub(crate) fn projector<'a>(files: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let rank = |file: &&str| {
         let quant = quantization(file);
@@ -162,13 +162,13 @@ fn strip_gguf(name: &str) -> Option<&str> {
 
 /// A part of a split model.
 struct Part<'a> {
-    /// The name before the numbers.
+    /// The name before the part numbers.
     base: &'a str,
     /// Number of parts.
     of: usize,
 }
 
-/// The part of a name that ends in `-00001-of-00003.gguf`.
+/// Parses a name that ends in `-00001-of-00003.gguf`.
 fn split_part(name: &str) -> Option<Part<'_>> {
     let (rest, of) = strip_gguf(name)?.rsplit_once("-of-")?;
     let (base, number) = rest.rsplit_once('-')?;
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(chosen(&files, Pick::File(whole[1].into())).unwrap(), whole);
         let missing = chosen(&files, Pick::Quant("Q4_0".into())).unwrap_err();
         assert!(missing.contains("1 of the 3 files"), "{missing}");
-        // Hostile numbers are names like any other, or miss parts.
+        // Hostile numbers are treated as ordinary names, or as missing parts.
         for name in
             ["m-00000-of-00002.gguf", "m-00003-of-00002.gguf", "m-1-of-2.gguf", "m-+0001-of-00002.gguf"]
         {

@@ -1,4 +1,4 @@
-//! Sources of models: repositories of the hub, addresses, paths.
+//! Model sources: repositories of the hub, addresses, paths.
 
 use crate::error::HubError;
 use crate::name;
@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Prefixes of repositories, with that of Ollama.
+/// Prefixes of repositories, including Ollama's.
 const HUB_PREFIXES: [&str; 5] =
     ["hf:", "hf.co/", "huggingface.co/", "https://hf.co/", "https://huggingface.co/"];
 
@@ -18,7 +18,7 @@ pub struct Repo {
 }
 
 impl Repo {
-    /// A repository by owner and name.
+    /// Creates a repository from owner and name.
     ///
     /// # Errors
     ///
@@ -31,13 +31,13 @@ impl Repo {
         Ok(Self { owner: owner.to_owned(), name: name.to_owned() })
     }
 
-    /// The user or organization.
+    /// Returns the user or organization.
     #[must_use]
     pub fn owner(&self) -> &str {
         &self.owner
     }
 
-    /// The name below the owner.
+    /// Returns the name below the owner.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -50,19 +50,19 @@ impl fmt::Display for Repo {
     }
 }
 
-/// Which model of a repository.
+/// Selection among the models of a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Pick {
-    /// The usual quantization: the first of `Q4_K_M`, `Q4_0`, `Q8_0` and others that the repository has.
+    /// The default quantization: the first of `Q4_K_M`, `Q4_0`, `Q8_0` and others that the repository has.
     Usual,
-    /// The one with this quantization in its name.
+    /// The model with this quantization in its name.
     Quant(String),
-    /// The file of this path within the repository; of a split model any of its files.
+    /// The file with this path in the repository; for a split model any of its parts.
     File(String),
 }
 
-/// Origin of a model.
+/// Source of a model.
 ///
 /// ```
 /// use exsa_hub::{Pick, Source};
@@ -80,31 +80,31 @@ pub enum Source {
     Hub {
         /// The repository.
         repo: Repo,
-        /// Which model of it.
+        /// Which of its models.
         pick: Pick,
     },
-    /// An address, `https://…` or `http://…`; behind `#sha256=` the digest of the file.
+    /// An address, `https://…` or `http://…`, optionally followed by `#sha256=` and the digest of the file.
     Url {
         /// The address without fragment.
         url: String,
         /// Expected digest in hexadecimal digits.
         sha256: Option<String>,
     },
-    /// A file of this machine.
+    /// A local file.
     Path(PathBuf),
 }
 
 impl Source {
-    /// Whether a text names a source that must be fetched.
+    /// Returns whether a text names a source that must be downloaded.
     #[must_use]
     pub fn is_remote(text: &str) -> bool {
         text.contains("://") || HUB_PREFIXES.iter().any(|prefix| text.starts_with(prefix))
     }
 
-    /// A source of the hub from the text behind the prefix.
+    /// Parses a hub source from the text after the prefix.
     fn hub(text: &str, rest: &str) -> Result<Self, HubError> {
         let refused = |problem: String| HubError::Source { text: name::printable(text), problem };
-        // The addresses of pages of files on the site.
+        // Addresses of file pages on the site.
         let rest = rest.replacen("/blob/main/", "/", 1).replacen("/resolve/main/", "/", 1);
         let mut parts = rest.splitn(3, '/');
         let (owner, repo) = match (parts.next(), parts.next()) {
@@ -119,7 +119,7 @@ impl Source {
         let pick = match (quant, file) {
             (None, None) => Pick::Usual,
             (Some(""), None) => return Err(refused("behind ':' a quantization is expected".into())),
-            // The tag of Ollama's names without one.
+            // Ollama's default tag.
             (Some("latest"), None) => Pick::Usual,
             (Some(quant), None) => {
                 if quant.len() > 64

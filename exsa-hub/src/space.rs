@@ -1,9 +1,9 @@
-//! Free space of disks.
+//! Free disk space.
 
 use crate::error::HubError;
 use std::path::Path;
 
-/// Bytes that an ordinary user may still write in the file system of a folder; `None` where that is unknown.
+/// Bytes that an unprivileged user may still write in the file system of a folder; `None` if unknown.
 fn free(folder: &Path) -> Option<u64> {
     #[cfg(unix)]
     {
@@ -17,7 +17,7 @@ fn free(folder: &Path) -> Option<u64> {
     }
 }
 
-/// Checks that so many bytes fit, with a reserve.
+/// Checks that `needed` bytes fit, with a reserve.
 ///
 /// # Errors
 ///

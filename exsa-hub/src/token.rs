@@ -4,7 +4,7 @@ use crate::error::HubError;
 use std::fmt;
 use std::path::Path;
 
-/// Bytes of a file with a token that are read.
+/// Maximum bytes read of a token file.
 const FILE_BYTES_MAX: u64 = 4096;
 
 /// An access token. Its `Debug` form does not show it.
@@ -12,11 +12,11 @@ const FILE_BYTES_MAX: u64 = 4096;
 pub struct Token(String);
 
 impl Token {
-    /// A token from a text, of which blanks at both ends are cut.
+    /// Creates a token from a text, without surrounding blanks.
     ///
     /// # Errors
     ///
-    /// It is empty, or has characters that no header may have.
+    /// It is empty, or has characters that headers do not allow.
     pub fn new(text: &str) -> Result<Self, HubError> {
         let text = text.trim();
         if text.is_empty()
@@ -29,11 +29,11 @@ impl Token {
         Ok(Self(text.to_owned()))
     }
 
-    /// A token from a file that only its owner can read.
+    /// Reads a token from a file that only its owner can read.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, is open to others, or holds no token.
+    /// The file cannot be read, is readable by others, or contains no token.
     pub fn read(path: &Path) -> Result<Self, HubError> {
         use std::io::Read;
         let file = std::fs::File::open(path).map_err(HubError::io(path))?;

@@ -1,26 +1,26 @@
-//! Prefixes of prompts, to place requests where their KV is cached.
+//! Prompt prefixes, to place requests where their KV is cached.
 
 use exsa_core::request::{Prompt, Request};
 use hashbrown::HashMap;
 use std::fmt::{self, Write};
 use std::hash::{BuildHasher, Hasher};
 
-/// Bytes of a prompt per key.
+/// Bytes of a prompt per block.
 const BLOCK: usize = 256;
-/// Bytes of a prompt that count.
+/// Maximum bytes of a prompt that are hashed.
 const PROMPT_MAX: usize = 64 << 10;
 /// Keys remembered per member.
 const KEYS_MAX: usize = 16 << 10;
 
-/// Keys of a request's prefixes, each a hash of the prompt up to the end of a block, with the model and the
-/// salt. Prompts that begin alike have keys that begin alike.
+/// Returns the keys of a request's prefixes: hashes of the prompt up to the end of each block, with the model
+/// and the salt. Prompts with a common prefix have a common prefix of keys.
 pub(crate) fn keys(request: &Request, hasher: &impl BuildHasher) -> Vec<u64> {
     let mut state = hasher.build_hasher();
     state.write(request.model.as_deref().unwrap_or_default().as_bytes());
     state.write_u8(0xff);
     state.write(request.cache_salt.as_deref().unwrap_or_default().as_bytes());
     let mut blocks = Blocks { state, filled: 0, total: 0, keys: Vec::new() };
-    // An error says that the prompt is longer than what counts.
+    // The error only means that the prompt is longer than `PROMPT_MAX`.
     let _ = match &request.prompt {
         Prompt::Text(text) => blocks.write_str(text),
         Prompt::Tokens(tokens) => tokens.iter().try_for_each(|token| blocks.bytes(&token.to_le_bytes())),
@@ -70,21 +70,21 @@ impl<H: Hasher> Write for Blocks<H> {
     }
 }
 
-/// Prefixes that a member has computed lately.
+/// Prefixes that a member has computed recently.
 #[derive(Debug, Default)]
 pub(crate) struct Affinity {
-    /// Time of the last use of each key, in uses.
+    /// Last use of each key, counted in uses.
     used: HashMap<u64, u64>,
     uses: u64,
 }
 
 impl Affinity {
-    /// Number of leading keys that the member has computed.
+    /// Returns the number of leading keys that the member has computed.
     pub(crate) fn matched(&self, keys: &[u64]) -> usize {
         keys.iter().take_while(|key| self.used.contains_key(*key)).count()
     }
 
-    /// The member computes a prompt with these keys.
+    /// Records that the member computes a prompt with these keys.
     pub(crate) fn insert(&mut self, keys: &[u64]) {
         self.uses += 1;
         for key in keys {
@@ -99,7 +99,7 @@ impl Affinity {
         }
     }
 
-    /// The member's cache is empty.
+    /// Forgets all keys, since the member's cache is empty.
     pub(crate) fn clear(&mut self) {
         self.used.clear();
     }

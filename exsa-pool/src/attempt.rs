@@ -1,4 +1,4 @@
-//! The events of an attempt on their way to the consumer.
+//! Forwards the events of an attempt to the consumer.
 
 use crate::job::Part;
 use crate::shared::{Outcome, Shared};
@@ -6,15 +6,15 @@ use exsa_core::stream::EventSink;
 use exsa_core::{Event, FinishReason, RequestError};
 use std::sync::Arc;
 
-/// Generated tokens after which they are charged to the user.
+/// Generated tokens per charge to the user.
 const CHARGE: usize = 16;
 
-/// Takes the events of one attempt, on the thread of the member that sends them.
+/// Receives the events of one attempt, on the sending thread of the member.
 pub(crate) struct AttemptSink {
     pub(crate) shared: Arc<Shared>,
     pub(crate) part: Part,
     pub(crate) number: u64,
-    /// Tokens that were not charged yet.
+    /// Tokens not yet charged.
     pub(crate) tokens: usize,
 }
 
@@ -38,11 +38,11 @@ impl EventSink for AttemptSink {
         let suspect = progress.crashes > 0;
         let lost = finished.as_ref().and_then(|finished| finished.reason.error());
         if let Some(error) = lost.filter(|error| error.is_lost_engine() && !progress.cancelled).cloned() {
-            // Text that this end released is void: the answer goes on.
+            // Text released by this end is void, since the answer continues elsewhere.
             events.clear();
             let attempt = progress.attempts.swap_remove(at);
             progress.lost = Some(attempt.member);
-            // One that was never begun is no crash.
+            // An attempt that never began is not a crash.
             match error {
                 RequestError::Unavailable(_) => _ = progress.unavailable_since.get_or_insert(now),
                 _ => progress.crashes += 1,

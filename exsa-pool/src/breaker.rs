@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-/// When a member that fails gets no requests for a while.
+/// Thresholds and times of the circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BreakerOptions {
-    /// Failures in a row that open the breaker; 3 by default.
+    /// Consecutive failures that open the breaker; 3 by default.
     pub failures_max: u32,
-    /// Time for which it stays open at first; doubled each time that the trial request behind it fails too. 1
-    /// s by default.
+    /// Initial time for which it stays open, doubled each time the trial request fails; 1 s by default.
     pub open_min: Duration,
-    /// Longest time for which it stays open; 30 s by default.
+    /// Maximum time for which it stays open; 30 s by default.
     pub open_max: Duration,
 }
 
@@ -23,14 +22,14 @@ impl Default for BreakerOptions {
 }
 
 impl BreakerOptions {
-    /// Sets the failures in a row that open the breaker, at least 1.
+    /// Sets the number of consecutive failures that open the breaker, at least 1.
     #[must_use]
     pub fn failures_max(mut self, failures: u32) -> Self {
         self.failures_max = failures.max(1);
         self
     }
 
-    /// Sets the shortest and the longest time for which it stays open.
+    /// Sets the minimum and maximum time for which it stays open.
     #[must_use]
     pub fn open(mut self, min: Duration, max: Duration) -> Self {
         (self.open_min, self.open_max) = (min, max.max(min));
@@ -38,18 +37,18 @@ impl BreakerOptions {
     }
 }
 
-/// Closed while requests succeed; open after failures in a row; then half open, with one trial request.
+/// Closed while requests succeed; open after consecutive failures; then half open, with one trial request.
 #[derive(Debug, Default)]
 pub(crate) struct Breaker {
     failures: u32,
-    /// Times that it opened without a success between.
+    /// Number of times it opened since the last success.
     opened: u32,
     open_until: Option<Duration>,
     trial: bool,
 }
 
 impl Breaker {
-    /// Whether a request may go to the member.
+    /// Returns whether a request may go to the member.
     pub(crate) fn allows(&self, now: Duration) -> bool {
         match self.open_until {
             None => true,
@@ -57,22 +56,22 @@ impl Breaker {
         }
     }
 
-    /// A request goes to the member.
+    /// Records that a request is sent to the member.
     pub(crate) fn begin(&mut self) {
         self.trial = self.open_until.is_some();
     }
 
-    /// The member gave a token or an answer.
+    /// Records that the member returned a token or an answer.
     pub(crate) fn success(&mut self) {
         *self = Self::default();
     }
 
-    /// A request ended without telling anything about the member.
+    /// Records a request that ended without information about the member.
     pub(crate) fn neutral(&mut self) {
         self.trial = false;
     }
 
-    /// The member was lost, or refused a request for a reason of its own.
+    /// Records that the member was lost, or refused a request for its own reasons.
     pub(crate) fn failure(&mut self, now: Duration, options: &BreakerOptions) {
         self.trial = false;
         self.failures = self.failures.saturating_add(1);
@@ -83,7 +82,7 @@ impl Breaker {
         }
     }
 
-    /// Whether it is open or half open.
+    /// Returns whether it is open or half open.
     pub(crate) fn is_open(&self) -> bool {
         self.open_until.is_some()
     }

@@ -1,4 +1,4 @@
-//! The pool's thread: places what waits, keeps time limits, drops handles.
+//! Dispatcher thread: places waiting requests, enforces deadlines, drops handles.
 
 use crate::attempt::AttemptSink;
 use crate::job::{Job, Part};
@@ -9,23 +9,23 @@ use exsa_core::{FinishReason, RequestError, SubmitError};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Longest time between two looks while requests wait: members may become ready without a word.
+/// Poll interval while requests wait, since members may become ready without notice.
 const LOOK: Duration = Duration::from_millis(20);
-/// Time for which a member whose own queue is full gets no request.
+/// Pause for a member whose own queue is full.
 const BUSY: Duration = Duration::from_millis(20);
 
-/// A part and the member that it goes to.
+/// A part and the member reserved for it.
 pub(crate) struct Placed {
     pub(crate) part: Part,
     pub(crate) member: u64,
     suspect: bool,
 }
 
-/// Why a member did not take a part.
+/// Reason why a member did not take a part.
 pub(crate) enum Refusal {
-    /// The request is wrong.
+    /// The request is invalid.
     Request(SubmitError),
-    /// This member cannot or will not take it now; another may.
+    /// This member cannot take it now; another one may.
     Member,
 }
 
@@ -47,14 +47,14 @@ impl State {
         member.affinity.insert(&part.job.keys);
         let member = member.id;
         if !part.placed {
-            // A quarter of the bytes, as tokens of text are about four bytes long.
+            // A quarter of the bytes: text has about four bytes per token.
             let input = part.job.keys.len().max(1) * 64;
             self.queue.charge(part, input, 0);
         }
         Some(Placed { part: part.clone(), member, suspect })
     }
 
-    /// The next part that waits and a member for it.
+    /// Returns the next waiting part and a member for it.
     fn next(&mut self, shared: &Shared, now: Duration) -> Option<Placed> {
         let mut passed = Vec::new();
         let mut found = None;
@@ -65,7 +65,7 @@ impl State {
                 found = Some(placed);
                 break;
             }
-            // No member can take it now; it must not keep others from members of their own.
+            // No member can take it now; it must not block others that have a member.
             passed.extend(self.queue.remove(part.id));
         }
         for part in passed {
@@ -76,7 +76,7 @@ impl State {
 }
 
 impl Shared {
-    /// Submits a part to the member that was reserved for it.
+    /// Submits a part to its reserved member.
     pub(crate) fn start(self: &Arc<Self>, placed: Placed) -> Result<(), (Part, Refusal)> {
         let Placed { mut part, member, suspect } = placed;
         let now = self.now();
@@ -141,7 +141,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Sorts the reasons why a member refuses a part.
+    /// Classifies a member's refusal of a part.
     fn refused(&self, part: &mut Part, member: u64, error: SubmitError) -> Refusal {
         let now = self.now();
         let mut state = self.state.lock();
@@ -193,13 +193,13 @@ impl Shared {
                 self.state.lock().queue.push(part, self.now());
             }
             Err((_, Refusal::Request(error))) => {
-                let error = RequestError::Generator(format!("it was refused after it had waited: {error}"));
+                let error = RequestError::Generator(format!("refused after waiting: {error}"));
                 self.end(&job, FinishReason::Failed(error));
             }
         }
     }
 
-    /// The pool's thread.
+    /// Runs the dispatcher thread.
     pub(crate) fn run(self: &Arc<Self>) {
         loop {
             let now = self.now();
@@ -240,7 +240,7 @@ impl Shared {
         }
     }
 
-    /// Requests that have had no token for so long that a second member tries.
+    /// Returns placements on a second member for requests that have waited too long for their first token.
     fn hedges(&self, state: &mut State, now: Duration) -> Vec<Placed> {
         let Some(after) = self.options.hedge_after else { return Vec::new() };
         let mut parts = Vec::new();
@@ -259,7 +259,7 @@ impl Shared {
     }
 }
 
-/// The request of a part that waits, if its time is over.
+/// Returns the request of a waiting part if its deadline has passed.
 fn expiry(job: &Arc<Job>, now: Duration) -> Option<(Arc<Job>, FinishReason)> {
     if job.deadline.is_some_and(|deadline| now >= deadline) {
         return Some((job.clone(), FinishReason::Deadline));

@@ -1,4 +1,4 @@
-//! Embeddings and scores: placed by load, and tried again when their member is lost.
+//! Embeddings and scores: placed by load, and retried when their member is lost.
 
 use crate::shared::Shared;
 use exsa_core::embed::{EmbedError, Pending, pending};
@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Time between looks for a cancel, and between tries.
+/// Poll interval for cancellation, and delay between retries.
 const LOOK: Duration = Duration::from_millis(20);
 
 impl Shared {
-    /// Lets the least loaded member compute an output, and another one if it is lost. A thread waits for the
-    /// output, so that it can be asked for again.
+    /// Computes an output on the least loaded member, and on another one if it is lost. A thread waits for
+    /// the output, so that it can be requested again.
     pub(crate) fn elsewhere<T: Send + 'static>(
         self: &Arc<Self>,
         model: Option<&str>,
@@ -62,7 +62,7 @@ impl Shared {
         }
     }
 
-    /// Asks the members of a model, the least loaded first.
+    /// Submits to the members of a model, least loaded first.
     fn ask<T>(
         &self,
         model: Option<&str>,
@@ -87,7 +87,7 @@ impl Shared {
     }
 }
 
-/// Whether another try may succeed.
+/// Returns whether a retry may succeed.
 fn is_passing(error: &SubmitError) -> bool {
     matches!(
         error,

@@ -1,4 +1,4 @@
-//! Requests that no member will ever take: all that could were given up.
+//! Requests that can never be served, because all suitable members were given up.
 
 use crate::job::Job;
 use crate::member::MemberState;
@@ -7,8 +7,8 @@ use exsa_core::{FinishReason, RequestError, SubmitError};
 use std::sync::Arc;
 
 impl State {
-    /// The error of the first of the `able` members, if there are any and all were given up.
-    /// A member that is not there yet may be able.
+    /// Returns the error of the first of the `able` members, if there are any and all were given up. A member
+    /// that is still missing may be able.
     fn failure(&self, able: impl Fn(&MemberState) -> bool) -> Option<SubmitError> {
         if !self.missing.is_empty() {
             return None;
@@ -21,7 +21,7 @@ impl State {
         first
     }
 
-    /// Requests that wait for members that were given up, and their ends.
+    /// Returns waiting requests whose suitable members were all given up, with their finish reasons.
     pub(crate) fn hopeless(&self) -> Vec<(Arc<Job>, FinishReason)> {
         if self.queue.len() == 0 || !self.members.iter().any(|member| member.failure().is_some()) {
             return Vec::new();
@@ -47,7 +47,7 @@ impl State {
 }
 
 impl Shared {
-    /// Refuses a request that would never be taken.
+    /// Refuses a request that could never be served.
     pub(crate) fn may_serve(&self, model: Option<&str>) -> Result<(), SubmitError> {
         let state = self.state.lock();
         if state.draining {
@@ -57,7 +57,7 @@ impl Shared {
     }
 }
 
-/// Whether a member has the model, or has not told yet which it has.
+/// Returns whether a member has the model, or has not reported its models yet.
 fn may_have(member: &MemberState, model: Option<&str>) -> bool {
     member.models.is_empty() || member.has(model)
 }

@@ -1,4 +1,4 @@
-//! A request in a pool, and the parts of it that are placed.
+//! Requests in a pool, and their parts, which are the units of placement.
 
 use crate::progress::{Progress, Times};
 use exsa_core::priority::UserId;
@@ -9,11 +9,11 @@ use std::time::Duration;
 
 /// A request of a consumer.
 pub(crate) struct Job {
-    /// The request with its seed, and without its `resume`.
+    /// The request with its seed, without its `resume`.
     pub(crate) request: Request,
-    /// The answer generated before the pool saw the request.
+    /// The answer as generated before the pool received the request.
     pub(crate) base: Resume,
-    /// Number of the request; the order of arrival.
+    /// Request number, in order of arrival.
     pub(crate) number: u64,
     pub(crate) user: UserId,
     pub(crate) user_name: Arc<str>,
@@ -25,16 +25,16 @@ pub(crate) struct Job {
     pub(crate) progress: Mutex<Progress>,
 }
 
-/// A request, or one of its answers, that is placed as a whole.
+/// A request, or one of its answers; placed as a unit.
 #[derive(Clone)]
 pub(crate) struct Part {
     pub(crate) id: u64,
     pub(crate) job: Arc<Job>,
-    /// The answer, if the others are computed elsewhere.
+    /// The index of the answer, if the answers are computed separately.
     pub(crate) answer: Option<usize>,
-    /// Members that cannot compute it.
+    /// Ids of members that cannot compute it.
     pub(crate) excluded: Vec<u64>,
-    /// Whether it was placed before, so that its prompt was charged.
+    /// Whether it was placed before, so its prompt was charged.
     pub(crate) placed: bool,
 }
 
@@ -44,19 +44,19 @@ impl Job {
         Times { submitted: self.submitted, elapsed: self.base.elapsed, resumed, now }
     }
 
-    /// Number of answers that are generated.
+    /// Number of answers to generate.
     pub(crate) fn answers(&self) -> usize {
         self.request.best_of.unwrap_or(self.request.n).max(self.request.n)
     }
 }
 
 impl Part {
-    /// Number of answers that it generates.
+    /// Number of answers of this part.
     pub(crate) fn answers(&self) -> usize {
         if self.answer.is_some() { 1 } else { self.job.answers() }
     }
 
-    /// The request for a member: what was sent of the answer comes back as [`Resume`].
+    /// Builds the request for a member; the part of the answer that was already sent becomes a [`Resume`].
     pub(crate) fn request(&self, progress: &Progress, now: Duration) -> Request {
         let job = &self.job;
         let mut request = job.request.clone();
@@ -74,7 +74,8 @@ impl Part {
             let needed = resume != Resume::default();
             request.resume = needed.then_some(resume);
         } else {
-            // Several answers cannot be resumed together; what they waited is taken off their limits.
+            // Several answers cannot be resumed together; the elapsed time is subtracted from their
+            // deadlines.
             let rest = |limit: Duration| limit.saturating_sub(elapsed);
             request.timeout = request.timeout.map(rest);
             request.first_token_timeout = request.first_token_timeout.map(rest);

@@ -1,9 +1,9 @@
 //! Several engines behind one queue.
 //!
-//! A [`Pool`] is a [`Generator`](exsa_core::Generator) over others: engines in this process, worker
-//! processes, remote engines, other pools. It owns the queue, with classes and fair shares per user, and
-//! places requests where their prefix was computed, else where the load is least. An answer whose engine is
-//! lost goes on at another one, from the tokens that the consumer already has.
+//! A [`Pool`] is a [`Generator`](exsa_core::Generator) over other generators: in-process engines, worker
+//! processes, remote engines, other pools. It owns the queue, with priority classes and fair shares per user,
+//! and places requests by cached prefix, else by load. An answer whose engine is lost continues on another
+//! one, from the tokens that the consumer already has.
 //!
 //! ```
 //! use exsa_core::scripted::ScriptedModel;
@@ -19,6 +19,7 @@
 //! assert_eq!(answer.text, "Hello, world.");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![warn(missing_debug_implementations)]
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 type Ready = Arc<dyn Fn() -> bool + Send + Sync>;
 type Failed = Arc<dyn Fn() -> Option<SubmitError> + Send + Sync>;
 
-/// A generator and its part in a [`Pool`](crate::Pool).
+/// A generator with its settings as a member of a [`Pool`](crate::Pool).
 #[derive(Clone)]
 pub struct Member {
     pub(crate) name: String,
@@ -22,21 +22,21 @@ pub struct Member {
 }
 
 impl Member {
-    /// A member with a name that is unique in its pool.
+    /// Creates a member; the name must be unique in the pool.
     pub fn new(name: impl Into<String>, generator: Arc<dyn Generator>) -> Self {
         Self { name: name.into(), generator, in_flight_max: usize::MAX, ready: None, failed: None }
     }
 
-    /// Sets the answers that the member may have at one time; no limit by default. The rest waits in the
-    /// pool's queue, where classes and fair shares count over all members: a few more than the member can
-    /// compute at once is best.
+    /// Sets the maximum number of concurrent answers of the member; no limit by default. The rest wait in the
+    /// pool's queue, where classes and fair shares apply across all members. Best is slightly more than the
+    /// member can compute at once.
     #[must_use]
     pub fn in_flight_max(mut self, answers: usize) -> Self {
         self.in_flight_max = answers.max(1);
         self
     }
 
-    /// Sets a function that says whether the member takes requests. It must not block;
+    /// Sets a function that returns whether the member accepts requests. It must not block;
     /// [`Pool::wake`](crate::Pool::wake) announces a change.
     #[must_use]
     pub fn ready(mut self, ready: impl Fn() -> bool + Send + Sync + 'static) -> Self {
@@ -44,10 +44,10 @@ impl Member {
         self
     }
 
-    /// Sets a function that gives the error of a member that was given up: it takes no requests, and will not
-    /// by itself. Once all members that could compute a request were given up, it ends with the error of the
-    /// first, instead of waiting. `None` for a member that is ready, or may become so. It must not block;
-    /// [`Pool::wake`](crate::Pool::wake) announces a change.
+    /// Sets a function that returns the error of a member that was given up: it accepts no requests and will
+    /// not recover by itself. Once all members that could compute a request were given up, the request fails
+    /// with the error of the first, instead of waiting. `None` for a member that is ready or may become
+    /// ready. It must not block; [`Pool::wake`](crate::Pool::wake) announces a change.
     #[must_use]
     pub fn failed(mut self, failed: impl Fn() -> Option<SubmitError> + Send + Sync + 'static) -> Self {
         self.failed = Some(Arc::new(failed));
@@ -72,26 +72,26 @@ pub struct MemberStatus {
     pub name: String,
     /// Names of its models.
     pub models: Vec<String>,
-    /// Whether it takes requests.
+    /// Whether it accepts requests.
     pub ready: bool,
-    /// The reason for which it was given up.
+    /// The reason why it was given up.
     pub failed: Option<String>,
-    /// Whether it is not there yet ([`Pool::add_later`](crate::Pool::add_later)).
+    /// Whether it is not available yet ([`Pool::add_later`](crate::Pool::add_later)).
     pub missing: bool,
-    /// Whether it takes no more requests and its requests are going to their end.
+    /// Whether it accepts no more requests while its requests finish.
     pub draining: bool,
-    /// Whether it failed so often that it gets no requests for a while.
+    /// Whether its circuit breaker is open.
     pub breaker_open: bool,
-    /// Answers that it computes, or that wait there.
+    /// Answers that it computes or queues.
     pub in_flight: usize,
     /// Requests submitted to it.
     pub submitted: u64,
-    /// Requests that were lost with it.
+    /// Requests that were lost on it.
     pub lost: u64,
 }
 
 impl MemberStatus {
-    /// The state of a member that is not there yet.
+    /// Status of a member that is not available yet.
     pub(crate) fn missing(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -108,21 +108,21 @@ impl MemberStatus {
     }
 }
 
-/// A member at work.
+/// Runtime state of a member.
 pub(crate) struct MemberState {
     pub(crate) id: u64,
     pub(crate) member: Member,
-    /// The models at the last look; a member that is down keeps its models.
+    /// The last known models; a member that is down keeps them.
     pub(crate) models: Vec<Arc<ModelInfo>>,
     pub(crate) breaker: Breaker,
     pub(crate) affinity: Affinity,
     pub(crate) in_flight: usize,
-    /// Requests in flight that ran in a crash.
+    /// Requests in flight that were running in a crash.
     pub(crate) suspects: usize,
     pub(crate) draining: bool,
-    /// Another member has its name: it goes once its requests have ended.
+    /// Another member has taken its name: it is removed once its requests have ended.
     pub(crate) replaced: bool,
-    /// Its own queue was full: no request before this time.
+    /// Its own queue was full: no requests before this time.
     pub(crate) busy_until: Duration,
     pub(crate) submitted: u64,
     pub(crate) lost: u64,
@@ -150,26 +150,26 @@ impl MemberState {
         !self.draining && self.member.ready.as_ref().is_none_or(|ready| ready())
     }
 
-    /// The error of a member that was given up.
+    /// Returns the error of a member that was given up.
     pub(crate) fn failure(&self) -> Option<SubmitError> {
         self.member.failed.as_ref().and_then(|failed| failed())
     }
 
-    /// Whether it can go on with an answer that was begun on the terms `origin`.
+    /// Returns whether it can continue an answer that was begun on the terms `origin`.
     pub(crate) fn continues(&self, origin: Option<Continuation>, model: Option<&str>) -> bool {
         origin.is_none_or(|origin| {
             origin.with(&self.member.generator.continuation(model)) != Continued::Refused
         })
     }
 
-    /// Whether it takes `answers` more now. One that has nothing to do takes any number.
+    /// Returns whether it accepts `answers` more now. An idle member accepts any number.
     pub(crate) fn takes(&self, answers: usize, now: Duration) -> bool {
         let has_room =
             self.in_flight == 0 || self.in_flight.saturating_add(answers) <= self.member.in_flight_max;
         has_room && now >= self.busy_until && self.breaker.allows(now) && self.is_ready()
     }
 
-    /// Whether it has the model; any, if the request names none.
+    /// Returns whether it has the model; true if the request names none.
     pub(crate) fn has(&self, model: Option<&str>) -> bool {
         model.is_none_or(|name| self.models.iter().any(|model| model.name == name))
     }

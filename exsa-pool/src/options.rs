@@ -8,28 +8,28 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PoolOptions {
-    /// Maximum requests waiting for a member; 1,024 by default. Further requests are refused with
+    /// Maximum waiting requests; 1,024 by default. Further requests are refused with
     /// [`SubmitError::QueueFull`](exsa_core::SubmitError::QueueFull).
     pub queue_max: usize,
-    /// Maximum waiting requests per user; `None`, the default, sets no limit but `queue_max`.
+    /// Maximum waiting requests per user; `None`, the default, sets no limit beyond `queue_max`.
     pub user_queue_max: Option<usize>,
-    /// Settings of the queue's classes and shares.
+    /// Settings of classes and shares of the queue.
     pub fair: FairOptions,
-    /// Losses of a member in which a request may have been running before it fails with
+    /// Maximum losses of members during which a request was running, before it fails with
     /// [`RequestError::Crashed`](exsa_core::RequestError::Crashed), so that a prompt that crashes engines
-    /// cannot end one after another; 2 by default. `None` sets no limit.
+    /// cannot crash them all; 2 by default. `None` sets no limit.
     pub crashes_max: Option<u32>,
-    /// Time for which members are tried that cannot be reached or have no room, before a request fails with
+    /// Time for which a request retries members that are unreachable or at capacity, before it fails with
     /// [`RequestError::Unavailable`](exsa_core::RequestError::Unavailable); 30 s by default.
     pub unavailable_max: Duration,
-    /// Time without a first token after which a request is also submitted to a second member; the answer that
-    /// begins first counts. `None`, the default, turns it off.
+    /// Hedging: time without a first token after which a request is also submitted to a second member; the
+    /// first answer to begin wins. `None`, the default, disables it.
     pub hedge_after: Option<Duration>,
-    /// When a member that fails gets no requests.
+    /// Settings of the members' circuit breakers.
     pub breaker: BreakerOptions,
-    /// Unread events in a stream at which its member pauses the request; 1,024 by default.
+    /// Unread events of a stream at which its member pauses the request; 1,024 by default.
     pub stream_events_max: usize,
-    /// Requests more than the least loaded member may have where a member has computed the prefix; 4 by
+    /// Load, in answers, by which a member with the cached prefix may exceed the least loaded member; 4 by
     /// default.
     pub affinity_slack: usize,
 }
@@ -51,12 +51,12 @@ impl Default for PoolOptions {
 }
 
 impl PoolOptions {
-    /// The defaults.
+    /// Creates the default options.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets the maximum requests waiting for a member.
+    /// Sets the maximum waiting requests.
     #[must_use]
     pub fn queue_max(mut self, requests: usize) -> Self {
         self.queue_max = requests;
@@ -70,35 +70,35 @@ impl PoolOptions {
         self
     }
 
-    /// Sets the settings of the queue's classes and shares.
+    /// Sets classes and shares of the queue.
     #[must_use]
     pub fn fair(mut self, fair: FairOptions) -> Self {
         self.fair = fair;
         self
     }
 
-    /// Sets the losses after which a request is not tried again.
+    /// Sets the losses after which a request is not retried.
     #[must_use]
     pub fn crashes_max(mut self, crashes: impl Into<Option<u32>>) -> Self {
         self.crashes_max = crashes.into();
         self
     }
 
-    /// Sets the time for which unavailable members are tried.
+    /// Sets the time for which unavailable members are retried.
     #[must_use]
     pub fn unavailable_max(mut self, time: Duration) -> Self {
         self.unavailable_max = time;
         self
     }
 
-    /// Sets the time without a first token after which a second member is tried.
+    /// Sets the hedging delay.
     #[must_use]
     pub fn hedge_after(mut self, time: impl Into<Option<Duration>>) -> Self {
         self.hedge_after = time.into();
         self
     }
 
-    /// Sets when a member that fails gets no requests.
+    /// Sets the circuit breaker.
     #[must_use]
     pub fn breaker(mut self, breaker: BreakerOptions) -> Self {
         self.breaker = breaker;

@@ -1,29 +1,29 @@
-//! Choice of a member for a part of a request.
+//! Placement of a part on a member.
 
 use crate::job::Part;
 use crate::member::MemberState;
 use exsa_core::Continuation;
 use std::time::Duration;
 
-/// Needs of a part besides its request.
+/// Requirements of a part besides its request.
 pub(crate) struct Need<'a> {
     pub(crate) part: &'a Part,
     /// Terms on which its answer was begun; `None` if no token was sent.
     pub(crate) origin: Option<Continuation>,
     /// Whether it was running in a crash.
     pub(crate) suspect: bool,
-    /// The member that was lost last while it ran there.
+    /// The member on which it was lost last.
     pub(crate) lost: Option<u64>,
     /// Load, in answers, that a cached prefix is worth.
     pub(crate) slack: usize,
 }
 
-/// Index of the member that should compute a part now.
+/// Returns the index of the member that should compute a part now.
 ///
-/// A member that has computed most of the prompt's prefix goes first, unless it has more to do than the least
-/// loaded by more than the slack. Parts that were running in a crash go where fewest of their kind are, so
-/// that one that crashes engines takes few others with it, and back to the member that was lost only if no
-/// other takes them: its process may still be ending.
+/// The member that has computed the longest prefix of the prompt is preferred, unless its load exceeds the
+/// least loaded by more than the slack. Parts that were running in a crash go to the member with the fewest
+/// such parts, so that a crashing request affects few others, and back to the member that was lost only if no
+/// other accepts them, since its process may still be exiting.
 pub(crate) fn choose(members: &[MemberState], need: &Need<'_>, now: Duration) -> Option<usize> {
     let part = need.part;
     let able = |member: &MemberState| {
@@ -49,7 +49,7 @@ pub(crate) fn choose(members: &[MemberState], need: &Need<'_>, now: Duration) ->
     if matched(best) * 2 >= keys.len().max(1) {
         return Some(best);
     }
-    // Among the least loaded, the one that was used least, so that idle members take turns.
+    // Ties go to the least recently used member, so that idle members alternate.
     let idle = able.into_iter().filter(|index| load(*index) == least);
     idle.min_by_key(|index| (std::cmp::Reverse(matched(*index)), members[*index].submitted))
 }

@@ -1,4 +1,4 @@
-//! The pool as a generator.
+//! [`Pool`], a generator over several members.
 
 use crate::affinity::keys;
 use crate::dispatch::Refusal;
@@ -27,13 +27,12 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Several generators behind one queue; see the [crate's documentation](crate).
+/// Several generators behind one queue; see the [crate documentation](crate).
 ///
 /// An answer whose member is lost ([`RequestError::is_lost_engine`](exsa_core::RequestError::is_lost_engine))
-/// goes on at another member whose terms allow it ([`Generator::continuation`]), or at the same member once
+/// continues on another member whose terms allow it ([`Generator::continuation`]), or on the same member once
 /// it is back. The consumer sees neither a gap nor a repetition; [`Finished::continued`] says how the answer
-/// relates to an uncut one. With several answers per request, those that are open go on apart from each
-/// other.
+/// relates to an uninterrupted one. If a request has several answers, the open ones continue independently.
 ///
 /// Dropping the pool ends all requests.
 ///
@@ -44,7 +43,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool without members, and its thread.
+    /// Creates a pool without members, and starts its thread.
     ///
     /// # Errors
     ///
@@ -59,8 +58,8 @@ impl Pool {
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Adds a member. One of the same name is replaced: it gets no more requests, and those that it has go to
-    /// their end.
+    /// Adds a member. A member of the same name is replaced: it gets no more requests, and its running ones
+    /// finish.
     pub fn add(&self, member: Member) {
         let models = member.generator.models();
         let mut state = self.shared.state.lock();
@@ -69,13 +68,13 @@ impl Pool {
         self.shared.notify();
     }
 
-    /// Stops sending requests to a member; those that it has go to their end. Returns whether there is one of
+    /// Stops sending requests to a member; its running requests finish. Returns whether there is a member of
     /// this name.
     pub fn drain(&self, name: &str) -> bool {
         self.set_draining(name, true)
     }
 
-    /// Sends requests to a drained member again. Returns whether there is one of this name.
+    /// Sends requests to a drained member again. Returns whether there is a member of this name.
     pub fn resume(&self, name: &str) -> bool {
         self.set_draining(name, false)
     }
@@ -89,7 +88,7 @@ impl Pool {
         found
     }
 
-    /// Waits until a member has no request, for at most `timeout`. Returns whether it has none.
+    /// Waits until a member has no requests, for at most `timeout`. Returns whether it has none.
     pub fn wait_idle(&self, name: &str, timeout: Duration) -> bool {
         let until = Instant::now().checked_add(timeout);
         let mut state = self.shared.state.lock();
@@ -106,8 +105,8 @@ impl Pool {
         }
     }
 
-    /// Removes a member, also one that is not there yet. Requests that it still has are lost with it only if
-    /// it ends them.
+    /// Removes a member, including one that is not available yet. Its running requests are lost only if it
+    /// ends them.
     pub fn remove(&self, name: &str) -> bool {
         let mut state = self.shared.state.lock();
         let before = state.members.len() + state.missing.len();
@@ -120,13 +119,13 @@ impl Pool {
         removed
     }
 
-    /// Announces that members may have become ready, or have other models.
+    /// Announces that members may have become ready, or have different models.
     pub fn wake(&self) {
         self.shared.refresh();
         self.shared.notify();
     }
 
-    /// A function that does what [`wake`](Self::wake) does, for callbacks of members.
+    /// Returns a function that calls [`wake`](Self::wake), for callbacks of members.
     pub fn waker(&self) -> impl Fn() + Send + Sync + Clone + 'static {
         let shared: Weak<Shared> = Arc::downgrade(&self.shared);
         move || {
@@ -137,7 +136,7 @@ impl Pool {
         }
     }
 
-    /// The members, in the order in which they were added; those that are not there yet come last.
+    /// Returns the members in the order in which they were added; those not available yet come last.
     pub fn members(&self) -> Vec<MemberStatus> {
         let state = self.shared.state.lock();
         let missing = state.missing.iter().map(|missing| MemberStatus::missing(&missing.name));
@@ -149,19 +148,19 @@ impl Pool {
         self.shared.state.lock().queue.set_fair(options);
     }
 
-    /// Number of requests that wait here, by user; those without a user count under an empty name.
+    /// Returns the number of waiting requests by user; requests without a user count under an empty name.
     pub fn waiting_by_user(&self) -> Vec<(Arc<str>, usize)> {
         self.shared.state.lock().queue.by_user()
     }
 
-    /// Refuses further requests, and returns at once.
+    /// Refuses further requests, and returns immediately.
     pub fn begin_shutdown(&self) {
         self.shared.state.lock().draining = true;
         self.shared.search.notify_all();
     }
 
-    /// Refuses further requests, and waits for at most `timeout` until all have ended; the rest is cancelled.
-    /// Returns whether all ended by themselves.
+    /// Refuses further requests, and waits for at most `timeout` until all have ended; the rest are
+    /// cancelled. Returns whether all ended by themselves.
     pub fn shut_down(&self, timeout: Duration) -> bool {
         let until = Instant::now().checked_add(timeout);
         self.begin_shutdown();
@@ -183,19 +182,19 @@ impl Pool {
         if let Some(thread) = self.thread.lock().take()
             && thread.thread().id() != std::thread::current().id()
         {
-            // The thread never panics by itself; a member's panic ends it, and all requests have ended.
+            // The thread never panics by itself; if a member's panic ended it, all requests have ended.
             let _ = thread.join();
         }
         rest.is_empty()
     }
 
-    /// Whether the pool was shut down, and all requests have ended.
+    /// Returns whether the pool was shut down and all requests have ended.
     pub fn is_shut_down(&self) -> bool {
         let state = self.shared.state.lock();
         state.stopped && state.running.is_empty()
     }
 
-    /// Finds the members of a model that do not refuse, in order, and returns the first answer.
+    /// Calls the members of a model in order, and returns the first result that is not a refusal.
     fn first<T>(
         &self,
         model: Option<&str>,
@@ -213,7 +212,7 @@ impl Pool {
 }
 
 impl Shared {
-    /// Adds a member in place of those of its name.
+    /// Adds a member, replacing one of the same name.
     pub(crate) fn insert(&self, state: &mut State, member: Member, models: Vec<Arc<ModelInfo>>) {
         for old in state.members.iter_mut().filter(|old| old.member.name == member.name) {
             (old.draining, old.replaced) = (true, true);
@@ -224,7 +223,7 @@ impl Shared {
         self.search.notify_all();
     }
 
-    /// Reads the members' models again. A member without any keeps those it had.
+    /// Rereads the members' models. A member that reports none keeps its last ones.
     fn refresh(&self) {
         let list = |state: &State| -> Vec<_> {
             state.members.iter().map(|member| (member.id, member.member.generator.clone())).collect()
@@ -241,7 +240,7 @@ impl Shared {
         }
     }
 
-    /// The members of a model, those that are ready first.
+    /// Returns the members of a model, ready ones first.
     pub(crate) fn of_model(&self, model: Option<&str>) -> Result<Vec<Arc<dyn Generator>>, SubmitError> {
         let state = self.state.lock();
         let mut found: Vec<_> = state.members.iter().filter(|member| member.has(model)).collect();
@@ -281,8 +280,8 @@ impl Shared {
     }
 }
 
-/// Refuses adapters: the members of a pool load their own, and an answer that goes on elsewhere would go on
-/// with another one of the same name.
+/// Refuses adapters: the members of a pool load their own, so an answer that continues elsewhere could use a
+/// different adapter of the same name.
 fn refuse_adapters(request: &Request) -> Result<(), SubmitError> {
     if request.adapters.is_empty() {
         return Ok(());
@@ -292,7 +291,7 @@ fn refuse_adapters(request: &Request) -> Result<(), SubmitError> {
 }
 
 impl Generator for Pool {
-    /// The models of all members, each name once.
+    /// The models of all members, without duplicate names.
     fn models(&self) -> Vec<Arc<ModelInfo>> {
         let state = self.shared.state.lock();
         let mut models: Vec<Arc<ModelInfo>> = Vec::new();
@@ -348,7 +347,7 @@ impl Generator for Pool {
         if state.draining {
             return Err(SubmitError::ShuttingDown);
         }
-        // Those that wait go first.
+        // Waiting requests go first.
         let placed = if state.queue.len() == 0 { state.place(&part, shared, now) } else { None };
         drop(state);
         let mut waits = part;
@@ -412,7 +411,8 @@ impl Generator for Pool {
         self.first(model, |generator| generator.tokenizer(model))
     }
 
-    /// The counters of all members, and the pool's own for requests: those that wait here count as waiting.
+    /// Sums the counters of all members, with the pool's own request counters: requests waiting in the pool
+    /// count as waiting.
     fn stats(&self) -> EngineStats {
         let generators: Vec<_> = {
             let state = self.shared.state.lock();
@@ -431,13 +431,13 @@ impl Generator for Pool {
 }
 
 impl Shared {
-    /// Counts a request.
+    /// Registers a request.
     fn begin(&self, job: &Arc<Job>) {
         let mut state = self.state.lock();
         state.submitted += 1;
         state.running.push(job.clone());
         if self.options.hedge_after.is_some() {
-            // The dispatcher may sleep without a limit, since nothing ran.
+            // The dispatcher may sleep without a timeout, since nothing was running.
             state.changed = true;
             drop(state);
             self.wake.notify_all();
@@ -451,7 +451,7 @@ impl Shared {
         state.running.retain(|running| !Arc::ptr_eq(running, job));
     }
 
-    /// A signal of the consumer.
+    /// Handles a signal of the consumer.
     fn signal(&self, job: &Arc<Job>, signal: StreamSignal) {
         match signal {
             StreamSignal::Cancelled => self.cancel(job),

@@ -1,4 +1,4 @@
-//! The part of an answer that its consumer has received so far.
+//! The part of an answer that was sent to its consumer so far.
 
 use exsa_core::sampler::SamplerState;
 use exsa_core::stream::{AnswerFinished, AnswerLogprob, Finished, StreamHandle, StreamSender};
@@ -6,22 +6,22 @@ use exsa_core::{Continuation, Continued, Event, FinishReason, Resume, TokenId, U
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A submission of a request, or of one of its answers, to a member.
+/// A submission of a part to a member.
 pub(crate) struct Attempt {
     pub(crate) number: u64,
     /// The part of the request: [`Part::id`](crate::job::Part).
     pub(crate) part: u64,
     pub(crate) member: u64,
-    /// The answer, if the others are computed elsewhere.
+    /// The index of the answer, if the answers are computed separately.
     pub(crate) answer: Option<usize>,
     /// `None` until the member has accepted it.
     pub(crate) handle: Option<Arc<StreamHandle>>,
-    /// Whether an event came, so that other attempts are not needed.
+    /// Whether an event arrived, so that other attempts are not needed.
     pub(crate) began: bool,
     pub(crate) submitted: Duration,
 }
 
-/// One answer as far as it was sent.
+/// The sent part of one answer.
 #[derive(Default)]
 pub(crate) struct Answer {
     pub(crate) tokens: Vec<TokenId>,
@@ -35,26 +35,26 @@ pub(crate) struct Progress {
     pub(crate) stream: Option<StreamSender>,
     pub(crate) answers: Vec<Answer>,
     pub(crate) attempts: Vec<Attempt>,
-    /// Parts that wait in the queue.
+    /// Number of its parts that wait in the queue.
     pub(crate) waiting: usize,
-    /// Tokens of the prompt whose log-probabilities were sent.
+    /// Prompt tokens whose log-probabilities were sent.
     prompt_sent: usize,
     /// Completion tokens of answers that have ended.
     completed: usize,
-    /// Whether answers are computed apart from each other.
+    /// Whether the answers are computed separately.
     split: bool,
-    /// Terms of the member that the first token came from.
+    /// Terms of the member that sent the first token.
     pub(crate) origin: Option<Continuation>,
     pub(crate) continued: Option<Continued>,
     pub(crate) crashes: u32,
-    /// The member that was lost last while the request ran there.
+    /// The member on which the request was lost last.
     pub(crate) lost: Option<u64>,
-    /// Time since which every member that was tried was unavailable.
+    /// Time since which every tried member was unavailable.
     pub(crate) unavailable_since: Option<Duration>,
-    /// Whether text came without the id of its token, so that the answer cannot be resumed.
+    /// Whether text arrived without token ids, so that the answer cannot be resumed.
     pub(crate) unknown: bool,
     pub(crate) cancelled: bool,
-    /// Whether the consumer made room while an attempt had no handle yet.
+    /// Whether the consumer drained the stream while an attempt had no handle yet.
     pub(crate) drained: bool,
     pub(crate) dispatched: Option<Duration>,
     pub(crate) first_token: Option<Duration>,
@@ -89,12 +89,12 @@ impl Progress {
         }
     }
 
-    /// Whether a token was sent.
+    /// Returns whether a token was sent.
     pub(crate) fn has_tokens(&self) -> bool {
         self.unknown || self.answers.iter().any(|answer| !answer.tokens.is_empty() || answer.ended)
     }
 
-    /// The beginning of answer `index`.
+    /// Returns the sent part of answer `index` as a [`Resume`].
     pub(crate) fn resume(&self, index: usize) -> Resume {
         let Some(answer) = self.answers.get(index) else { return Resume::default() };
         let state = Some(answer.state.clone()).filter(|state| !state.is_empty());
@@ -102,14 +102,13 @@ impl Progress {
         Resume::new(answer.tokens.clone()).sampler_state(state).logprob(logprob)
     }
 
-    /// From now on, answers that are open are computed apart. Returns their indices.
+    /// From now on, computes open answers separately. Returns their indices.
     pub(crate) fn split(&mut self) -> Vec<usize> {
         self.split = true;
         (0..self.answers.len()).filter(|index| !self.answers[*index].ended).collect()
     }
 
-    /// Takes note of events that belong together, and gives them the index of their answer. Returns the
-    /// number of tokens.
+    /// Records a group of events, and sets the index of their answer. Returns the number of tokens.
     pub(crate) fn record(&mut self, events: &mut Vec<Event>, answer: Option<usize>, now: Duration) -> usize {
         let mut ids = 0;
         let mut has_text = false;
@@ -163,13 +162,13 @@ impl Progress {
         ids
     }
 
-    /// Completion tokens of an answer, including the token that ended it.
+    /// Returns the completion tokens of an answer, including the token that ended it.
     fn completion(&self, index: usize, reason: &FinishReason) -> usize {
         let sent = self.answers.get(index).map_or(0, |answer| answer.tokens.len());
         sent + usize::from(matches!(reason, FinishReason::EndOfGeneration | FinishReason::StopToken(_)))
     }
 
-    /// Takes the end of an attempt for `answer`, or for all answers, with the events before it. Returns the
+    /// Handles the end of an attempt for `answer`, or for all answers, with the events before it. Returns the
     /// end of the request if nothing is open.
     pub(crate) fn end(
         &mut self,
@@ -203,7 +202,7 @@ impl Progress {
         Some(Last { stream, events, finished })
     }
 
-    /// The end of the request for a reason of the pool's own.
+    /// Ends the request for the pool's own reasons.
     pub(crate) fn fail(&mut self, reason: FinishReason, times: &Times) -> Option<Last> {
         let stream = self.stream.take()?;
         let open = self.answers.iter().filter(|answer| !answer.ended);
@@ -216,8 +215,8 @@ impl Progress {
     }
 }
 
-/// The end of a request. It is sent after its member is released and counted, so that a consumer that reads
-/// it finds both done.
+/// The end of a request. It is sent after the member is released and counted, so that both are visible to a
+/// consumer that reads it.
 pub(crate) struct Last {
     stream: StreamSender,
     events: Vec<Event>,
@@ -230,7 +229,7 @@ impl Last {
     }
 }
 
-/// Times of a request, which begin before its members see it.
+/// Times of a request from its submission to the pool.
 #[derive(Clone, Copy)]
 pub(crate) struct Times {
     pub(crate) submitted: Duration,

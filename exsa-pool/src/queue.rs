@@ -1,4 +1,4 @@
-//! Parts that wait for a member: core's fair queue, with what belongs to its entries.
+//! Queue of waiting parts: core's fair queue with the parts' data.
 
 use crate::job::Part;
 use exsa_core::queue::{FairOptions, FairQueue, QueueOrder, Service, View};
@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Prompt tokens of service within which users count as equals.
+/// Difference in service, in prompt tokens, up to which users count as equal.
 const QUANTUM: f64 = 512.0;
 
 pub(crate) struct Queue {
@@ -38,19 +38,19 @@ impl Queue {
         self.parts.insert(part.id, part);
     }
 
-    /// The next part in order, which stays.
+    /// Returns the next part in order, without removing it.
     pub(crate) fn choose(&mut self, now: Duration) -> Option<Part> {
         let id = self.order.choose(&View { now, cached: None, quantum: QUANTUM })?;
         self.parts.get(&id.0).cloned()
     }
 
-    /// Takes the part that was chosen, as one that is served.
+    /// Removes the chosen part and counts it as served.
     pub(crate) fn pop(&mut self, now: Duration) -> Option<Part> {
         let request = self.order.pop(now)?;
         self.forget(request.id.0)
     }
 
-    /// Takes a part out.
+    /// Removes a part.
     pub(crate) fn remove(&mut self, id: u64) -> Option<Part> {
         self.order.remove(RequestId(id));
         self.forget(id)
@@ -67,7 +67,7 @@ impl Queue {
         Some(part)
     }
 
-    /// Takes all parts for which `condition` holds.
+    /// Removes all parts that satisfy `condition`.
     pub(crate) fn take(&mut self, condition: impl Fn(&Part) -> bool) -> Vec<Part> {
         let ids: Vec<_> = self.parts.values().filter(|part| condition(part)).map(|part| part.id).collect();
         ids.into_iter().filter_map(|id| self.remove(id)).collect()
@@ -98,7 +98,7 @@ impl Queue {
         self.users.iter().map(|(user, waiting)| (user.clone(), *waiting)).collect()
     }
 
-    /// Parts ahead of the job's first.
+    /// Returns the number of parts ahead of the job's first.
     pub(crate) fn position(&self, job: u64) -> Option<usize> {
         let parts = self.parts.values().filter(|part| part.job.number == job);
         parts.filter_map(|part| self.order.position(RequestId(part.id))).min()

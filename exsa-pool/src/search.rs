@@ -1,4 +1,4 @@
-//! Members that are not there yet, and the search for them.
+//! Members that are not available yet, and the search for them.
 
 use crate::member::Member;
 use crate::pool::Pool;
@@ -8,20 +8,20 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A member that is not there yet.
+/// A member that is not available yet.
 pub(crate) struct Missing {
     number: u64,
     pub(crate) name: String,
 }
 
 impl Pool {
-    /// Adds a member that is not there yet, such as an engine on a machine that is down. A thread calls
-    /// `connect` once in `interval`, first after that time, until it gives the member. Until then the member
-    /// is listed as [`missing`](field@crate::MemberStatus::missing), and requests that find no other wait for
-    /// it.
+    /// Adds a member that is not available yet, such as an engine on a machine that is down. A thread calls
+    /// `connect` every `interval`, first after that time, until it returns the member. Until then the member
+    /// is listed as [`missing`](field@crate::MemberStatus::missing), and requests that no other member
+    /// accepts wait for it.
     ///
-    /// [`remove`](Self::remove), a member that is [added](Self::add) under the same name, and the end of the
-    /// pool end the search.
+    /// The search ends with [`remove`](Self::remove), with a member that is [added](Self::add) under the same
+    /// name, and with the pool.
     ///
     /// ```
     /// # use exsa_core::scripted::ScriptedModel;
@@ -53,7 +53,7 @@ impl Pool {
         let (name, number) = (name.into(), self.shared.number());
         let search = Search { shared: self.shared.clone(), number };
         self.shared.state.lock().missing.push(Missing { number, name: name.clone() });
-        // If it cannot be started, the search is dropped, and with it the entry.
+        // If the thread cannot be started, the search is dropped, and with it the entry.
         let thread = thread::Builder::new().name("exsa-pool-search".into());
         let started = thread.spawn(move || search.run(&name, interval, connect));
         started
@@ -62,7 +62,7 @@ impl Pool {
     }
 }
 
-/// The search for a member; it takes the member off the list when it ends, however it ends.
+/// The search for a member; it removes the member from the list when it ends, for whatever reason.
 struct Search {
     shared: Arc<Shared>,
     number: u64,
@@ -84,7 +84,7 @@ impl Search {
         }
     }
 
-    /// Waits for the next try. Returns whether the member is still looked for.
+    /// Waits for the next attempt. Returns whether the search goes on.
     fn waits(&self, interval: Duration) -> bool {
         let until = Instant::now().checked_add(interval);
         let mut state = self.shared.state.lock();

@@ -1,4 +1,4 @@
-//! State that the threads of a pool share.
+//! State shared by the threads of a pool.
 
 use crate::job::{Job, Part};
 use crate::member::MemberState;
@@ -17,30 +17,30 @@ use std::time::{Duration, Instant};
 pub(crate) struct State {
     pub(crate) queue: Queue,
     pub(crate) members: Vec<MemberState>,
-    /// Members that are not there yet.
+    /// Members that are not available yet.
     pub(crate) missing: Vec<Missing>,
-    /// Handles of attempts that have ended, dropped by the dispatcher: their streams may be locked now.
+    /// Handles of ended attempts, which the dispatcher drops: their streams may be locked now.
     pub(crate) retired: Vec<Arc<StreamHandle>>,
-    /// Requests that run, to cancel them at the end and to hedge them.
+    /// Running requests, to cancel them at shutdown and to hedge them.
     pub(crate) running: Vec<Arc<Job>>,
     pub(crate) submitted: u64,
     pub(crate) finished: u64,
     pub(crate) failed: u64,
-    /// No request is accepted any more.
+    /// Whether further requests are refused.
     pub(crate) draining: bool,
-    /// The dispatcher ends.
+    /// Whether the dispatcher must exit.
     pub(crate) stopped: bool,
-    /// Something changed since the dispatcher looked.
+    /// Whether something changed since the dispatcher's last round.
     pub(crate) changed: bool,
 }
 
-/// Locks are taken in this order: a member's stream, [`Job::progress`], a consumer's stream; and `state`
-/// alone or before `progress`. Signals to members ([`StreamHandle::cancel`]) are sent without a lock.
+/// Lock order: a member's stream, [`Job::progress`], a consumer's stream; `state` alone or before `progress`.
+/// Signals to members ([`StreamHandle::cancel`]) are sent without holding a lock.
 pub(crate) struct Shared {
     pub(crate) options: PoolOptions,
     pub(crate) state: Mutex<State>,
     pub(crate) wake: Condvar,
-    /// Wakes the searches for missing members, which busy pools would wake too often by [`wake`](Self::wake).
+    /// Wakes the searches for missing members, which [`wake`](Self::wake) would wake too often in busy pools.
     pub(crate) search: Condvar,
     pub(crate) hasher: RandomState,
     numbers: AtomicU64,
@@ -73,23 +73,23 @@ impl Shared {
         }
     }
 
-    /// Time since the pool was made.
+    /// Returns the time since the pool was created.
     pub(crate) fn now(&self) -> Duration {
         self.start.elapsed()
     }
 
-    /// A number that was not given before.
+    /// Returns a unique number.
     pub(crate) fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Makes the dispatcher look.
+    /// Wakes the dispatcher.
     pub(crate) fn notify(&self) {
         self.state.lock().changed = true;
         self.wake.notify_all();
     }
 
-    /// A member answers a request.
+    /// Records that a member answered a request.
     pub(crate) fn answers(&self, member: u64) {
         let mut state = self.state.lock();
         if let Some(member) = state.members.iter_mut().find(|other| other.id == member) {
@@ -97,7 +97,7 @@ impl Shared {
         }
     }
 
-    /// Takes note that an attempt has ended: its member has room.
+    /// Records the end of an attempt, which frees capacity of its member.
     pub(crate) fn release(&self, attempt: Attempt, part_answers: usize, outcome: Outcome, suspect: bool) {
         let now = self.now();
         let mut state = self.state.lock();
@@ -120,7 +120,7 @@ impl Shared {
         self.wake.notify_all();
     }
 
-    /// A request has ended.
+    /// Records the end of a request.
     pub(crate) fn ended(&self, job: &Arc<Job>, failed: bool) {
         let mut state = self.state.lock();
         state.running.retain(|running| !Arc::ptr_eq(running, job));
@@ -131,7 +131,7 @@ impl Shared {
         self.wake.notify_all();
     }
 
-    /// Ends a request that waits or runs, for a reason of the pool's own.
+    /// Ends a waiting or running request for the pool's own reasons.
     pub(crate) fn end(&self, job: &Arc<Job>, reason: FinishReason) {
         let failed = matches!(reason, FinishReason::Failed(_));
         drop(self.state.lock().queue.take(|part| Arc::ptr_eq(&part.job, job)));
@@ -159,7 +159,7 @@ impl Shared {
         }
     }
 
-    /// The consumer wants no more. A request that runs ends with its member's answer to the cancel.
+    /// Handles a cancellation by the consumer. A running request ends when its member answers the cancel.
     pub(crate) fn cancel(&self, job: &Arc<Job>) {
         drop(self.state.lock().queue.take(|part| Arc::ptr_eq(&part.job, job)));
         let mut progress = job.progress.lock();
@@ -176,7 +176,7 @@ impl Shared {
         }
     }
 
-    /// Puts what is open of a request back into the queue, after an attempt was lost.
+    /// Requeues the open answers of a request after an attempt was lost.
     pub(crate) fn requeue(&self, part: Part, error: RequestError) {
         let job = part.job.clone();
         let mut progress = job.progress.lock();
@@ -188,7 +188,7 @@ impl Shared {
             return self.end(&job, FinishReason::Cancelled);
         }
         if progress.attempts.iter().any(|attempt| attempt.part == part.id) {
-            // Another member computes it as well.
+            // Another member is also computing it.
             return;
         }
         let crashes = progress.crashes;
@@ -223,13 +223,13 @@ impl Shared {
     }
 }
 
-/// Verdict of an attempt's end on its member.
+/// Outcome of an attempt with regard to its member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It answered.
+    /// The member answered.
     Answered,
-    /// Nothing: cancelled, or another attempt was faster.
+    /// No information: cancelled, or another attempt was faster.
     Neutral,
-    /// It was lost.
+    /// The member was lost.
     Lost,
 }

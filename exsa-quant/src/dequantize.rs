@@ -1,4 +1,4 @@
-//! Blocks to f32, by type.
+//! Dequantization: blocks to f32, by type.
 
 use crate::QuantError;
 use crate::format::{binary, float, fp4, iq1, iq2, iq3, iq4, k, legacy, ternary};
@@ -6,13 +6,13 @@ use exsa_core::gguf::GgmlType;
 
 /// Dequantizes `bytes`, whole blocks of `dtype`, into `out`, one f32 per weight.
 ///
-/// Each value has the bits that ggml's reference code computes, on every processor: products and sums are
+/// Each value is bit-identical to that of ggml's reference code, on every processor: products and sums are
 /// separate f32 operations in the same order.
 ///
 /// # Errors
 ///
-/// [`QuantError::NotWeights`] for integer types, [`QuantError::PartialBlock`] and [`QuantError::Bytes`] where
-/// the lengths do not fit. `out` is unchanged then.
+/// [`QuantError::NotWeights`] for integer types, [`QuantError::PartialBlock`] and [`QuantError::Bytes`] if
+/// the lengths do not match. `out` is unchanged then.
 pub fn dequantize(dtype: GgmlType, bytes: &[u8], out: &mut [f32]) -> Result<(), QuantError> {
     check_lengths(dtype, bytes.len(), out.len())?;
     match dtype {
@@ -53,7 +53,7 @@ pub fn dequantize(dtype: GgmlType, bytes: &[u8], out: &mut [f32]) -> Result<(), 
     Ok(())
 }
 
-/// Checks that `bytes` bytes are `values` values in whole blocks of `dtype`.
+/// Checks that `bytes` bytes hold `values` values in whole blocks of `dtype`.
 fn check_lengths(dtype: GgmlType, bytes: usize, values: usize) -> Result<(), QuantError> {
     let len = dtype.block_len();
     if !(values as u64).is_multiple_of(len) {

@@ -1,12 +1,11 @@
 //! Quantization of GGUF tensors and files.
 //!
-//! [`dequantize()`] turns the blocks of every ggml type that GGUF files hold into f32, [`quantize()`] turns
-//! rows of f32 into blocks of most types, and [`quantize_gguf`] converts whole files by the usual mixtures,
-//! with an [`ImportanceMatrix`] where there is one.
+//! [`dequantize()`] converts blocks of every ggml type in GGUF files to f32, [`quantize()`] converts rows of
+//! f32 to blocks of most types, and [`quantize_gguf`] converts whole files to the usual mixtures (`Q4_K_M`),
+//! optionally with an [`ImportanceMatrix`].
 //!
 //! The layouts and codebooks are those of ggml's `ggml-common.h` and `ggml-quants.c`; [`codebook`] exports
-//! the tables, so that kernels compute with the same numbers. The modules of the formats document the fields
-//! of each block.
+//! the tables, for use in kernels. The modules of the formats document the fields of each block.
 //!
 //! ```
 //! use exsa_core::gguf::GgmlType;

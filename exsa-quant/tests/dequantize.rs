@@ -1,5 +1,5 @@
-//! Dequantized blocks against checksums that other implementations computed (`tools/quant_vectors.py`), and
-//! lengths that do not fit.
+//! Dequantized blocks against checksums computed by other implementations (`tools/quant_vectors.py`), and
+//! mismatching lengths.
 
 use exsa_core::gguf::GgmlType;
 use exsa_quant::{QuantError, dequantize};
@@ -68,7 +68,7 @@ fn lengths_and_types_are_checked() {
     let dtype = GgmlType::Q4K;
     let refused = dequantize(dtype, &[0; 144], &mut [0.0; 255]).unwrap_err();
     assert_eq!(refused, QuantError::PartialBlock { dtype, values: 255 });
-    assert_eq!(refused.to_string(), "255 values are no whole blocks; Q4_K has blocks of 256");
+    assert_eq!(refused.to_string(), "255 values are not whole blocks; Q4_K has blocks of 256");
     let refused = dequantize(dtype, &[0; 143], &mut [0.0; 256]).unwrap_err();
     assert_eq!(refused.to_string(), "256 values of Q4_K take 144 bytes, not 143");
     let refused = dequantize(GgmlType::I32, &[0; 4], &mut [0.0; 1]).unwrap_err();

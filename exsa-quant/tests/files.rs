@@ -1,4 +1,4 @@
-//! Conversions of files: layouts beside llama.cpp's, contents, refusals, damaged input.
+//! Conversions of files: layouts compared to llama.cpp's, contents, refusals, damaged input.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_core::gguf::{GgmlType, Gguf, GgufWriter, Value};
@@ -82,7 +82,7 @@ impl Shape {
     }
 }
 
-/// Shapes that take different ways through the rules, as `data/mixtures.txt` names them.
+/// Shapes that take different paths through the rules, with their names in `data/mixtures.txt`.
 fn shapes() -> [(&'static str, Shape); 5] {
     let shape = |layers, width, heads_kv, tied, experts| Shape { layers, width, heads_kv, tied, experts };
     [
@@ -285,7 +285,7 @@ fn refusals_name_the_tensor() {
     );
 }
 
-/// The matrix of both of llama.cpp's forms, from bytes laid out by hand.
+/// The matrix in both of llama.cpp's formats, from hand-written bytes.
 #[test]
 fn importance_of_both_forms() {
     let mut legacy = 2i32.to_le_bytes().to_vec();
@@ -316,7 +316,7 @@ fn importance_of_both_forms() {
 
     for file in [&legacy[..], &written[..]] {
         for len in 0..file.len().min(400) {
-            // Whole entries are needed; what follows them in the older form is not.
+            // Complete entries are required; the data after them in the older format is not.
             let complete = file == &legacy[..] && len >= legacy.len() - 4;
             assert_eq!(ImportanceMatrix::read(&mut Cursor::new(&file[..len])).is_ok(), complete, "{len}");
         }

@@ -1,4 +1,4 @@
-//! Quantized rows: their error beside that of ggml's quantizer, values that are exact, input that is refused.
+//! Quantized rows: their error compared to ggml's quantizer, exactly representable values, and refused input.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exsa_core::gguf::GgmlType;
@@ -49,7 +49,7 @@ fn importance_lowers_the_weighted_error() {
             relative_error(&values, &found, 512, Some(&importance))
         };
         let (with, without) = (error(Some(&importance[..])), error(None));
-        // A sign has no choice to make, and of few exponents most are right already.
+        // A sign leaves no choice, and with few exponents most are already optimal.
         let slack = if dtype == GgmlType::Mxfp4 { 1.001 } else { 1.0 };
         assert!(with < without * slack, "{dtype}: {with:e} with, {without:e} without");
     }
@@ -106,16 +106,16 @@ fn input_is_checked() {
     let partial = refused(GgmlType::Q4K, &[0.0; 128], 128, None);
     assert_eq!(partial, QuantError::PartialBlock { dtype: GgmlType::Q4K, values: 128 });
     let partial = refused(GgmlType::Q8_0, &[0.0; 65], 64, None);
-    assert_eq!(partial.to_string(), "65 values are no whole rows of 64 columns");
+    assert_eq!(partial.to_string(), "65 values are not whole rows of 64 columns");
     assert!(matches!(refused(GgmlType::Q8_0, &[], 0, None), QuantError::PartialRow { .. }));
     let mut values = vec![0.0; 64];
     values[33] = f32::NAN;
     let found = refused(GgmlType::Q8_0, &values, 32, None);
     assert_eq!(found.to_string(), "row 1, column 1 is NaN; finite values are allowed");
     let found = refused(GgmlType::Q8_0, &[0.0; 32], 32, Some(&[1.0; 31]));
-    assert_eq!(found.to_string(), "importance: it has 31 numbers for 32 columns");
+    assert_eq!(found.to_string(), "importance: it has 31 numbers, but there are 32 columns");
     let found = refused(GgmlType::Q8_0, &[0.0; 32], 32, Some(&[-1.0; 32]));
-    assert_eq!(found.to_string(), "importance: column 0 has -1; finite numbers from 0 on are allowed");
+    assert_eq!(found.to_string(), "importance: column 0 has -1; finite numbers of at least 0 are allowed");
     assert_eq!(out, [1], "nothing was appended");
 }
 

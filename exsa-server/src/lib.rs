@@ -1,7 +1,7 @@
 //! An HTTP server on the Exsa inference engine.
 //!
-//! [`router`] turns any [`Generator`] into an axum [`Router`], which a host
-//! mounts in its own server; the binary `exsa-server` serves it alone.
+//! [`router`] turns any [`Generator`] into an axum [`Router`], to mount in an existing server; the binary
+//! `exsa-server` serves it by itself.
 //!
 //! ```
 //! use exsa_core::scripted::ScriptedModel;
@@ -17,24 +17,25 @@
 //!
 //! | path | form |
 //! |---|---|
-//! | `POST /v1/chat/completions` | OpenAI's chat completions, also as server-sent events |
+//! | `POST /v1/chat/completions` | OpenAI's chat completions, optionally as server-sent events |
 //! | `POST /v1/completions` | OpenAI's completions: a text, token ids, or a list of either |
-//! | `POST /v1/responses`, `GET` and `DELETE /v1/responses/{id}` | OpenAI's responses, also as server-sent events |
+//! | `POST /v1/responses`, `GET` and `DELETE /v1/responses/{id}` | OpenAI's responses, optionally as server-sent events |
 //! | `POST /v1/embeddings` | OpenAI's embeddings, as numbers or base64 |
 //! | `POST /v1/rerank`, `/rerank` | Jina's rerank |
-//! | `POST /v1/messages`, `/v1/messages/count_tokens` | Anthropic's messages, also as server-sent events |
-//! | `POST /api/chat`, `/api/generate`, `/api/embed`, `/api/show`; `GET /api/tags`, `/api/ps`, `/api/version` | Ollama's API, streams as lines of JSON |
-//! | `POST /api/pull`, `DELETE /api/delete` | models of Hugging Face are fetched and deleted, where `[pull]` has a folder and the key the scope `models` |
+//! | `POST /v1/messages`, `/v1/messages/count_tokens` | Anthropic's messages, optionally as server-sent events |
+//! | `POST /api/chat`, `/api/generate`, `/api/embed`, `/api/show`; `GET /api/tags`, `/api/ps`, `/api/version` | Ollama's API, streams as NDJSON |
+//! | `POST /api/pull`, `DELETE /api/delete` | fetches and deletes models of Hugging Face; needs a folder in `[pull]` and the scope `models` |
 //! | `GET /v1/models`, `/v1/models/{id}` | OpenAI's models |
-//! | `/v1/models/list`, `active`, `events`, `load`, `unload`, `reload`, `sleep`, `wake`, `cancel`, `mode` | lifecycle of models, with a [registry](models::Models) |
-//! | `POST /v1/tokenize`, `/v1/detokenize` | token ids of a text, and back; also without `/v1` |
+//! | `/v1/models/list`, `active`, `events`, `load`, `unload`, `reload`, `sleep`, `wake`, `cancel`, `mode` | model lifecycle, with a [registry](models::Models) |
+//! | `POST /v1/tokenize`, `/v1/detokenize` | tokenization; also without `/v1` |
 //! | `POST /completion`, `/infill`, `/apply-template`, `/embedding`; `GET /props`, `/slots` | llama-server's API |
 //! | `GET /openapi.json` | the routes as an OpenAPI document |
 //! | `GET /health`, `/health/live`, `/health/ready` | health of the process and of the engine |
-//! | `GET /metrics` | counters in Prometheus' text format |
-//! | `GET /kv_event_sources` | addresses of the events of the prefix cache, if they are on |
-//! | `GET /v1/stats` | the same counters as JSON |
+//! | `GET /metrics` | metrics in Prometheus' text format |
+//! | `GET /kv_event_sources` | addresses of prefix cache events, if enabled |
+//! | `GET /v1/stats` | the same figures as JSON |
 //! | `GET /`, `/assets/…` | a web page: chat, and a live view of the server |
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![warn(missing_debug_implementations)]
 
@@ -80,17 +81,17 @@ use axum::Router;
 use exsa_core::Generator;
 use std::sync::Arc;
 
-/// The examples of `docs/server.md`, which the documentation tests compile.
+/// Compiles the examples of `docs/server.md` as doctests.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/server.md")]
 pub struct Guide;
 
-/// The server's routes over `generator`: short for [`Server`] with `options` alone.
+/// Returns the server's routes on `generator`: shorthand for [`Server`] with only `options`.
 pub fn router(generator: Arc<dyn Generator>, options: ServerOptions) -> Router {
     Server::new(generator).options(options).router()
 }
 
-/// Like [`router`], with a switch by which the host announces a drain to load balancers.
+/// Like [`router`], with a switch with which the host announces a drain to load balancers.
 pub fn router_with(generator: Arc<dyn Generator>, options: ServerOptions, readiness: Readiness) -> Router {
     Server::new(generator).options(options).readiness(readiness).router()
 }

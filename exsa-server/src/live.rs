@@ -1,19 +1,19 @@
-//! Values that change while the server runs.
+//! Values that can change while the server runs.
 
 use arc_swap::ArcSwap;
 use std::fmt;
 use std::sync::Arc;
 
-/// A value that many threads read and a reload replaces. Clones share it.
+/// A value read by many threads and replaced by a reload. Clones share it.
 pub struct Live<T>(Arc<ArcSwap<T>>);
 
 impl<T> Live<T> {
-    /// A value to begin with.
+    /// Creates an initial value.
     pub fn new(value: T) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(value)))
     }
 
-    /// The value at this time. Later changes do not reach it.
+    /// Returns the current value. Later changes do not affect it.
     pub fn get(&self) -> Arc<T> {
         self.0.load_full()
     }

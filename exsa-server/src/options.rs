@@ -14,35 +14,36 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServerOptions {
-    /// Maximum bytes of a request's body; 16 MiB by default.
+    /// Maximum bytes of a request body; 16 MiB by default.
     pub body_bytes_max: usize,
-    /// Maximum time in which a body must be read; 60 s by default.
+    /// Timeout for reading a body; 60 s by default.
     pub body_timeout: Duration,
-    /// Maximum prompts of one request for completions; 64 by default.
+    /// Maximum prompts per completions request; 64 by default.
     pub prompts_max: usize,
-    /// Maximum answers to one prompt (`n`, `best_of`); 128 by default.
+    /// Maximum answers per prompt (`n`, `best_of`); 128 by default.
     pub n_max: usize,
-    /// Maximum tokens of a prompt; `None`, the default, is as many as the model takes. With a limit, prompts
-    /// are tokenized twice.
+    /// Maximum prompt tokens; `None`, the default, is the model's limit. With a limit, prompts are tokenized
+    /// twice.
     pub prompt_tokens_max: Option<usize>,
-    /// Maximum bytes of a schema, a grammar, or the definitions of tools, as JSON; 1 MiB by default.
+    /// Maximum bytes of a schema, a grammar, or tool definitions, as JSON; 1 MiB by default.
     pub schema_bytes_max: usize,
-    /// Whether chat completions and completions have llama-server's `timings` unless asked; they have not by
+    /// Whether chat completions and completions include llama-server's `timings` by default; `false` by
     /// default.
     pub timings: bool,
-    /// Whether reasoning is sent as `reasoning_content` too, unless asked; it is not by default.
+    /// Whether reasoning is also sent as `reasoning_content` by default; `false` by default.
     pub reasoning_content: bool,
-    /// Sequences at a time, as `/props` tells them; 1 by default.
+    /// Number of concurrent sequences reported by `/props`; 1 by default.
     pub slots: usize,
     /// Limits of stored responses (`/v1/responses`).
     pub stored_responses: StoredResponses,
     /// Interval of keep-alive comments in streams; 15 s by default.
     pub keep_alive: Duration,
-    /// Time without a completed step, while work waits, after which the server is not ready; 60 s by default.
-    /// It must be longer than the longest step.
+    /// Time without a completed step while requests wait, after which the server is not ready; 60 s by
+    /// default. It must exceed the longest step.
     pub step_limit: Duration,
-    /// Host names beside loopback addresses that requests may be addressed to, without a port. An empty list
-    /// and [`any_host`](Self::any_host) unset allow loopback names alone, which stops DNS rebinding.
+    /// Host names, without a port, accepted in requests in addition to loopback addresses. If the list is
+    /// empty and [`any_host`](Self::any_host) is unset, only loopback names are accepted, which prevents DNS
+    /// rebinding.
     pub allowed_hosts: Vec<String>,
     /// Whether any `Host` is accepted; for servers behind a proxy that checks it.
     pub any_host: bool,
@@ -84,56 +85,56 @@ impl ServerOptions {
         self
     }
 
-    /// Sets the maximum time in which a body must be read.
+    /// Sets the timeout for reading a body.
     #[must_use]
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
         self.body_timeout = timeout;
         self
     }
 
-    /// Sets the maximum prompts of one request for completions.
+    /// Sets the maximum prompts per completions request.
     #[must_use]
     pub fn prompts_max(mut self, prompts: usize) -> Self {
         self.prompts_max = prompts;
         self
     }
 
-    /// Sets the maximum answers to one prompt.
+    /// Sets the maximum answers per prompt.
     #[must_use]
     pub fn n_max(mut self, answers: usize) -> Self {
         self.n_max = answers;
         self
     }
 
-    /// Sets the maximum tokens of a prompt.
+    /// Sets the maximum prompt tokens.
     #[must_use]
     pub fn prompt_tokens_max(mut self, tokens: impl Into<Option<usize>>) -> Self {
         self.prompt_tokens_max = tokens.into();
         self
     }
 
-    /// Sets the maximum bytes of a schema, a grammar, or the definitions of tools.
+    /// Sets the maximum bytes of a schema, a grammar, or tool definitions.
     #[must_use]
     pub fn schema_bytes_max(mut self, bytes: usize) -> Self {
         self.schema_bytes_max = bytes;
         self
     }
 
-    /// Sets whether answers have `timings` unless asked.
+    /// Sets whether responses include `timings` by default.
     #[must_use]
     pub fn timings(mut self, timings: bool) -> Self {
         self.timings = timings;
         self
     }
 
-    /// Sets whether reasoning is sent as `reasoning_content` too, unless asked.
+    /// Sets whether reasoning is also sent as `reasoning_content` by default.
     #[must_use]
     pub fn reasoning_content(mut self, send: bool) -> Self {
         self.reasoning_content = send;
         self
     }
 
-    /// Sets the sequences at a time that `/props` tells.
+    /// Sets the number of concurrent sequences reported by `/props`.
     #[must_use]
     pub fn slots(mut self, sequences: usize) -> Self {
         self.slots = sequences;
@@ -161,7 +162,7 @@ impl ServerOptions {
         self
     }
 
-    /// Adds a host name that requests may be addressed to.
+    /// Adds a host name that is accepted in requests.
     #[must_use]
     pub fn allowed_host(mut self, host: impl Into<String>) -> Self {
         self.allowed_hosts.push(host.into());

@@ -1,6 +1,6 @@
 //! The web page at `/`: static files inside the binary.
 //!
-//! The page has no secrets and needs no key; the routes that it calls check the key which the reader enters.
+//! The page contains no secrets and needs no key; the routes that it calls check the key entered by the user.
 
 use crate::http::error::ApiError;
 use axum::extract::Path;
@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Scripts, styles and requests of this server alone; texts never become HTML; no frame around the page.
+/// Only scripts, styles and requests of this server; texts never become HTML; no frame around the page.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
      require-trusted-types-for 'script'; trusted-types 'none'";
@@ -81,7 +81,7 @@ impl Asset {
         format!("\"{:016x}\"", hasher.finish())
     }
 
-    /// The file, or 304 where the client has it.
+    /// Returns the file, or 304 if the client has it.
     fn respond(&self, headers: &HeaderMap) -> Response {
         let etag = self.etag();
         let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
@@ -93,7 +93,7 @@ impl Asset {
         let fields = [
             (header::CONTENT_TYPE, self.content_type()),
             (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
-            // Browsers ask each time, so that a new version of the server is not mixed with old files.
+            // Browsers revalidate each time, so that a new server version is not mixed with old files.
             (header::CACHE_CONTROL, "no-cache"),
             (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (header::REFERRER_POLICY, "no-referrer"),

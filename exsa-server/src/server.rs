@@ -1,4 +1,4 @@
-//! The server's parts, and the routes over them.
+//! [`Server`], which builds the routes from its parts.
 
 use crate::access::{self, Access, Scope};
 use crate::apis::{anthropic, llama, ollama, openai, openapi, tokens};
@@ -62,7 +62,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server with the default options.
+    /// Creates a server with the default options.
     pub fn new(generator: Arc<dyn Generator>) -> Self {
         Self {
             generator,
@@ -88,25 +88,25 @@ impl Server {
         self
     }
 
-    /// Sets the switch by which the host announces a drain to load balancers.
+    /// Sets the switch with which the host announces a drain to load balancers.
     pub fn readiness(mut self, readiness: Readiness) -> Self {
         self.readiness = readiness;
         self
     }
 
-    /// A server of the models of a registry, which its routes load, unload and switch.
+    /// Creates a server for the models of a registry, with routes that load, unload and switch them.
     pub fn of_models(models: impl Into<Arc<Models>>) -> Self {
         let models = models.into();
         Self { models: Some(models.clone()), ..Self::new(models.registry().clone()) }
     }
 
-    /// Sets the names and labels of metrics.
+    /// Sets the options of metrics.
     pub fn metrics(mut self, config: MetricsConfig) -> Self {
         self.metrics = config;
         self
     }
 
-    /// Requires a key or token of each request. Without it every sender may do everything.
+    /// Requires a key or token for each request. Without it every caller has all rights.
     pub fn access(mut self, access: Access) -> Self {
         self.access = Some(access);
         self
@@ -124,13 +124,13 @@ impl Server {
         self
     }
 
-    /// Sets the prompt cache of the engines, whose counters become metrics.
+    /// Sets the prompt cache of the engines, whose counters are exported as metrics.
     pub fn prompt_cache(mut self, cache: impl Into<Option<Arc<PromptCache>>>) -> Self {
         self.prompt_cache = cache.into();
         self
     }
 
-    /// Sets what `POST /v1/config/reload` calls; there is no such route without it.
+    /// Sets the reloader of `POST /v1/config/reload`; without it the route does not exist.
     pub fn reloader(mut self, reloader: Arc<Reloader>) -> Self {
         self.reloader = Some(reloader);
         self
@@ -143,19 +143,19 @@ impl Server {
         self
     }
 
-    /// Sets the events of the prefix cache, whose addresses `GET /kv_event_sources` tells.
+    /// Sets the prefix cache events, whose addresses `GET /kv_event_sources` lists.
     #[cfg(feature = "kv-events")]
     pub fn kv_events(mut self, events: impl Into<Option<KvEvents>>) -> Self {
         self.kv_events = events.into();
         self
     }
 
-    /// The routes.
+    /// Returns the routes.
     pub fn router(self) -> Router {
         self.build().1
     }
 
-    /// The routes, and those of the gRPC services for a socket of their own
+    /// Returns the routes, and those of the gRPC services for a separate socket
     /// ([`Listeners::http2`](crate::listener::Listeners::http2)).
     #[cfg(feature = "grpc")]
     pub fn routers(self, config: &GrpcConfig) -> (Router, Router) {
@@ -171,7 +171,7 @@ impl Server {
         (app, grpc)
     }
 
-    /// The state of the handlers, and the routes over it.
+    /// Returns the state of the handlers, and the routes.
     fn build(self) -> (Arc<AppState>, Router) {
         #[cfg(feature = "otel")]
         let telemetry = self.telemetry;
@@ -281,7 +281,7 @@ fn inference() -> Router<Arc<AppState>> {
         .route("/detokenize", post(tokens::detokenize))
 }
 
-/// Routes of the models' lifecycle.
+/// Lifecycle routes.
 fn lifecycle() -> Router<Arc<AppState>> {
     Router::new()
         .route("/v1/models/list", get(models::routes::list))
@@ -304,7 +304,7 @@ fn fetching() -> Router<Arc<AppState>> {
     Router::new().route("/api/pull", post(ollama::pull)).route("/api/delete", delete(ollama::delete))
 }
 
-/// Routes about the server's work.
+/// Observability routes.
 fn observation() -> Router<Arc<AppState>> {
     Router::new()
         .route("/metrics", get(metrics::metrics))
@@ -312,12 +312,12 @@ fn observation() -> Router<Arc<AppState>> {
         .route("/slots", get(llama::slots))
 }
 
-/// Routes about the configuration.
+/// Configuration routes.
 fn configuration(reloader: Arc<Reloader>) -> Router<Arc<AppState>> {
     Router::new().route("/v1/config/reload", post(move || reload::handle(reloader.clone())))
 }
 
-/// Routes for everyone.
+/// Public routes.
 fn open() -> Router<Arc<AppState>> {
     Router::new()
         .route("/", get(page::index))

@@ -1,4 +1,4 @@
-//! State that all handlers share.
+//! State shared by all handlers.
 
 use crate::access::Access;
 use crate::apis::openai::responses::running::RunningResponses;
@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Whether the server wants traffic. Clones share one switch.
+/// Readiness switch of the server. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
     draining: Arc<AtomicBool>,
@@ -44,12 +44,12 @@ pub(crate) struct AppState {
     pub(crate) generator: Arc<dyn Generator>,
     pub(crate) options: Live<ServerOptions>,
     pub(crate) readiness: Readiness,
-    /// The models, where they can be loaded and unloaded.
+    /// The models, if they can be loaded and unloaded.
     pub(crate) models: Option<Arc<Models>>,
     pub(crate) metrics: Metrics,
     pub(crate) watchdog: Mutex<Watchdog>,
     pub(crate) clock: Instant,
-    /// Authentication; without it every sender is anonymous.
+    /// Authentication; without it every caller is anonymous.
     pub(crate) access: Option<Access>,
     pub(crate) quotas: Option<Quotas>,
     pub(crate) audit: Option<AuditLog>,
@@ -97,13 +97,13 @@ impl AppState {
         }
     }
 
-    /// A new id that begins with `prefix`; unique over processes as far as 64 random bits are.
+    /// Returns a new id that begins with `prefix`, with 64 random bits.
     pub(crate) fn id(&self, prefix: &str) -> String {
         let number = self.ids.fetch_add(1, Ordering::Relaxed);
         format!("{prefix}{:016x}{:08x}", self.keys.hash_one(number), number)
     }
 
-    /// The model that a request names, or the default one.
+    /// Returns the model named by a request, or the default one.
     pub(crate) fn model(&self, name: Option<&str>) -> Result<Arc<ModelInfo>, ApiError> {
         let models = self.generator.models();
         let found = match name {
@@ -116,8 +116,7 @@ impl AppState {
         })
     }
 
-    /// Runs `work` on a thread for blocking work: tokenization of a long prompt must stall no other
-    /// connection.
+    /// Runs `work` on a blocking thread, so that tokenizing a long prompt stalls no other connection.
     pub(crate) async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T, SubmitError> + Send + 'static,
@@ -125,7 +124,7 @@ impl AppState {
         self.off_thread(|state| Ok(work(state)?)).await
     }
 
-    /// Like [`blocking`](Self::blocking), for work with errors of its own.
+    /// Like [`blocking`](Self::blocking), for work with its own errors.
     pub(crate) async fn off_thread<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T, ApiError> + Send + 'static,

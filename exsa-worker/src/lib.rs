@@ -1,8 +1,8 @@
-//! Worker processes: an engine in a process of its own, sandboxed, supervised and restarted.
+//! Worker processes: an engine in a separate process, sandboxed, supervised and restarted.
 //!
-//! A [`Worker`] is a [`Generator`](exsa_core::Generator) over one process, a [`WorkerPool`] over several of
-//! the same model: an answer whose process is lost goes on in another, from the tokens that the consumer
-//! already has. The process is the host's own program, started again:
+//! A [`Worker`] is a [`Generator`](exsa_core::Generator) over one process, a [`WorkerPool`] over several
+//! processes with the same model. In a pool, an answer whose process is lost continues in another one, from
+//! the tokens that the consumer already has. The worker process is the host's own program, started again:
 //!
 //! ```no_run
 //! use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
@@ -25,7 +25,8 @@
 //! }
 //! ```
 //!
-//! `docs/workers.md` says what is promised, and describes protocol, supervision and sandbox.
+//! `docs/workers.md` states the guarantees, and describes protocol, supervision and sandbox.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![warn(missing_debug_implementations)]
 

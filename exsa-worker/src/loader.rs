@@ -1,4 +1,4 @@
-//! Workers as models of a registry.
+//! [`WorkerLoader`]: workers as models of a registry.
 
 use crate::host::{WorkerOptions, WorkerState};
 use crate::pool::{WorkerPool, WorkerPoolOptions};
@@ -13,13 +13,13 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Time between two looks at workers that load.
+/// Poll interval for loading workers.
 const LOOK: Duration = Duration::from_millis(20);
-/// Units of progress: a worker tells a share.
+/// Units of progress: a worker reports a share.
 const UNITS: u64 = 1000;
 
-/// Loads models of a [`Registry`](exsa_core::registry::Registry) into worker processes: a [`WorkerPool`] for
-/// each model.
+/// Loads models of a [`Registry`](exsa_core::registry::Registry) into worker processes, with a [`WorkerPool`]
+/// per model.
 ///
 /// ```no_run
 /// use exsa_core::backend::ModelSource;
@@ -42,8 +42,8 @@ pub struct WorkerLoader {
 }
 
 impl WorkerLoader {
-    /// A loader of pools with these options, apart from the model's file and the options of the engine, which
-    /// are the registry's. `backend` reads headers and estimates memory; the workers compute with their own.
+    /// Creates a loader of pools with these options. The registry replaces the model's file and the engine
+    /// options. `backend` reads headers and estimates memory; the workers compute with their own backend.
     #[must_use]
     pub fn new(backend: Arc<dyn InferenceBackend>, options: WorkerPoolOptions) -> Self {
         Self { backend, options }
@@ -67,7 +67,7 @@ impl WorkerLoader {
         (*model, *own) = (Some(path.clone()), engine.clone());
         let packed_cache = &mut options.worker.packed_cache;
         *packed_cache = load.packed_cache.clone().or_else(|| packed_cache.take());
-        // Unless they are set, threads are those of the model, for all workers together.
+        // If unset, the model's threads are divided among the workers.
         options.threads = options.threads.or_else(|| {
             let all = engine.session.threads.compute?.get();
             NonZeroUsize::new((all / options.workers).max(1))
@@ -91,7 +91,7 @@ impl Loader for WorkerLoader {
         self.backend.inspect(source)
     }
 
-    /// The sum over the workers; pages of files that they share count once.
+    /// The sum over the workers; shared file pages count once.
     fn estimate(
         &self,
         source: &ModelSource,
@@ -113,11 +113,11 @@ impl Loader for WorkerLoader {
         engine: &EngineOptions,
         progress: &mut LoadProgress<'_>,
     ) -> Result<Box<dyn Managed>, LoadError> {
-        // A file that the backend refuses ends no worker after the other.
+        // A file that the backend refuses must not crash one worker after another.
         self.backend.inspect(source)?;
         let options = self.options(source, load, engine)?;
         let workers = UNITS * options.workers as u64;
-        // The workers map the packed file, which their sandbox keeps them from writing.
+        // The workers map the packed file, which their sandbox does not let them write.
         let cache = options.worker.packed_cache.clone();
         let prepared = if cache.is_some() { workers } else { 0 };
         let total = prepared + workers;
@@ -161,7 +161,7 @@ impl Managed for WorkerPool {
         WorkerPool::shut_down(self, timeout);
     }
 
-    /// After a shutdown, or when every worker was given up.
+    /// True after a shutdown, or when every worker was given up.
     fn is_shut_down(&self) -> bool {
         self.status()
             .iter()

@@ -1,5 +1,5 @@
-//! The worker process of hosts that do not re-execute themselves: it loads GGUF files with the backend that
-//! the host names. A host starts it; by hand it does nothing.
+//! Worker process for hosts that do not re-execute themselves: it loads GGUF files with the backend that the
+//! host names. It is started by a host, and does nothing by itself.
 #![forbid(unsafe_code)]
 
 use exsa_backend_candle::CandleBackend;

@@ -1,4 +1,4 @@
-//! The sending half of a connection: a buffer that any thread appends to, and the thread that writes it.
+//! Sending half of a connection: a buffer that any thread appends to, and the thread that writes it.
 
 use crate::frame::{self, FrameError};
 use parking_lot::{Condvar, Mutex};
@@ -7,9 +7,9 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Bytes that may wait to be written before no more should come.
+/// Buffered bytes above which senders should pause.
 const WAITING_MAX: usize = 64 << 20;
-/// Time in which frames of one step are collected, so that they are written at once.
+/// Time to collect frames of one step into one write.
 const LINGER: Duration = Duration::from_micros(50);
 
 /// A buffer of frames to be written.
@@ -29,7 +29,7 @@ struct State {
 }
 
 impl Output {
-    /// Appends a message. After the end of the connection, it is dropped.
+    /// Appends a message. It is dropped if the connection has ended.
     ///
     /// # Errors
     ///
@@ -46,23 +46,23 @@ impl Output {
         Ok(())
     }
 
-    /// Whether so much waits that senders should pause.
+    /// Returns whether senders should pause.
     pub(crate) fn is_full(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > WAITING_MAX
     }
 
-    /// Whether more frames are to be expected within microseconds of one.
+    /// Sets whether further frames are expected within microseconds.
     pub(crate) fn linger(&self, lingers: bool) {
         self.lingers.store(lingers, Ordering::Relaxed);
     }
 
-    /// Ends [`run`](Self::run) once all is written.
+    /// Ends [`run`](Self::run) once everything is written.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
         self.changed.notify_all();
     }
 
-    /// Waits until all is written, for at most `timeout`.
+    /// Waits until everything is written, for at most `timeout`.
     pub(crate) fn flush(&self, timeout: Duration) {
         let until = Instant::now() + timeout;
         let mut state = self.state.lock();
@@ -73,8 +73,8 @@ impl Output {
         }
     }
 
-    /// Writes frames to `to` until it fails or the output is closed. `drained` is called when the output,
-    /// which was full, has room again.
+    /// Writes frames to `to` until it fails or the output is closed. `drained` is called when a full output
+    /// has room again.
     pub(crate) fn run(&self, mut to: impl Write, drained: impl Fn()) {
         let mut buffer = Vec::new();
         loop {

@@ -1,4 +1,4 @@
-//! Several workers of one model behind one queue.
+//! [`WorkerPool`]: several workers of one model behind one queue.
 
 use crate::host::{Worker, WorkerOptions, WorkerStatus};
 use exsa_core::backend::ThreadOptions;
@@ -24,19 +24,19 @@ use std::time::{Duration, Instant};
 pub struct WorkerPoolOptions {
     /// Number of workers; 2 by default.
     pub workers: usize,
-    /// Compute threads of each worker; `None`, the default, shares the processor's threads out.
+    /// Compute threads per worker; `None`, the default, divides the processor's threads.
     pub threads: Option<NonZeroUsize>,
-    /// Answers that a worker may have at one time, the rest waits in the pool's queue; `None`, the default,
-    /// is a few more than its sequences.
+    /// Maximum concurrent answers per worker; the rest wait in the pool's queue. `None`, the default, is
+    /// slightly more than its sequences.
     pub in_flight_max: Option<usize>,
-    /// Settings of each worker. Their numbers are given by the pool.
+    /// Options of each worker. The pool assigns their numbers.
     pub worker: WorkerOptions,
-    /// Settings of the queue, and of answers that go on elsewhere.
+    /// Options of the queue, and of continued answers.
     pub pool: PoolOptions,
 }
 
 impl WorkerPoolOptions {
-    /// Workers with these settings.
+    /// Creates options for workers with these settings.
     #[must_use]
     pub fn new(worker: WorkerOptions) -> Self {
         Self { workers: 2, threads: None, in_flight_max: None, worker, pool: PoolOptions::new() }
@@ -49,21 +49,21 @@ impl WorkerPoolOptions {
         self
     }
 
-    /// Sets the compute threads of each worker.
+    /// Sets the compute threads per worker.
     #[must_use]
     pub fn threads(mut self, threads: impl Into<Option<NonZeroUsize>>) -> Self {
         self.threads = threads.into();
         self
     }
 
-    /// Sets the answers that a worker may have at one time.
+    /// Sets the maximum concurrent answers per worker.
     #[must_use]
     pub fn in_flight_max(mut self, answers: impl Into<Option<usize>>) -> Self {
         self.in_flight_max = answers.into();
         self
     }
 
-    /// Sets the queue, and when answers go on elsewhere.
+    /// Sets the options of the queue, and of continued answers.
     #[must_use]
     pub fn pool(mut self, pool: PoolOptions) -> Self {
         self.pool = pool;
@@ -71,10 +71,10 @@ impl WorkerPoolOptions {
     }
 }
 
-/// Workers of one model behind one queue, as one [`Generator`].
+/// Several workers of one model behind one queue, as one [`Generator`].
 ///
-/// An answer whose worker is lost goes on at another one, from the tokens that the consumer already has; see
-/// [`Pool`]. Once all workers were given up, requests fail with the reason, those that wait included.
+/// An answer whose worker is lost continues on another one, from the tokens that the consumer already has;
+/// see [`Pool`]. Once all workers have been given up, requests fail with the reason, including waiting ones.
 ///
 /// ```no_run
 /// use exsa_core::{Generator, Request};
@@ -88,7 +88,7 @@ impl WorkerPoolOptions {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct WorkerPool {
-    // Dropped first: its requests end before their workers do.
+    // Dropped first: its requests must end before their workers do.
     pool: Pool,
     workers: Vec<Arc<Worker>>,
 }
@@ -128,11 +128,11 @@ impl WorkerPool {
         Ok(Self { pool, workers })
     }
 
-    /// Waits until every worker takes requests, for at most `timeout`.
+    /// Waits until every worker accepts requests, for at most `timeout`.
     ///
     /// # Errors
     ///
-    /// The state of a worker that does not.
+    /// The state of the first worker that does not.
     pub fn wait_ready(&self, timeout: Duration) -> Result<(), SubmitError> {
         let until = Instant::now() + timeout;
         self.workers
@@ -150,17 +150,17 @@ impl WorkerPool {
         &self.workers
     }
 
-    /// The queue before the workers.
+    /// Returns the pool with the queue.
     pub fn pool(&self) -> &Pool {
         &self.pool
     }
 
-    /// Replaces the workers one after the other, while the others serve. Each has `timeout` for its requests
-    /// to end, and again for the new one to be ready.
+    /// Replaces the workers one after another, while the others serve. Each has `timeout` for its requests to
+    /// end, and again for its replacement to become ready.
     ///
     /// # Errors
     ///
-    /// The state of the first new worker that is not ready in time; the workers after it are not replaced.
+    /// The state of the first replacement that is not ready in time; later workers are not replaced.
     pub fn replace(&self, timeout: Duration) -> Result<(), SubmitError> {
         for (number, worker) in self.workers.iter().enumerate() {
             let (name, before) = (name(number), worker.status().pid);
@@ -178,7 +178,7 @@ impl WorkerPool {
         Ok(())
     }
 
-    /// Changes the mode of the engines, as far as they run.
+    /// Changes the mode of the running engines.
     pub fn set_mode(&self, mode: Mode) {
         self.workers.iter().for_each(|worker| worker.set_mode(mode));
     }
@@ -201,7 +201,7 @@ fn name(number: usize) -> String {
     format!("worker {number}")
 }
 
-/// Threads for each of `workers`.
+/// Returns the threads per worker for `workers` workers.
 fn share_of_threads(workers: usize) -> usize {
     let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     (threads / workers).max(1)

@@ -1,4 +1,4 @@
-//! Settings that a worker starts with.
+//! [`Setup`], the settings that a worker starts with.
 
 use crate::sandbox::SandboxOptions;
 use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, ModelSource, PackedCache};
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Settings that the host hands to a worker, for the function of [`run_if_worker`](crate::run_if_worker).
+/// Settings that the host passes to a worker, for the function of [`run_if_worker`](crate::run_if_worker).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Setup {
@@ -17,13 +17,13 @@ pub struct Setup {
     pub worker: usize,
     /// Name of the backend, such as `candle`.
     pub backend: String,
-    /// The model's file; `None` where the function knows the model.
+    /// The model's file; `None` if the function selects the model.
     pub model: Option<PathBuf>,
     /// Packed cache of the model.
     pub packed_cache: Option<PackedCache>,
     /// Options of the engine.
     pub engine: EngineOptions,
-    /// A value of the host, for its own use.
+    /// An arbitrary value from the host.
     pub host: serde_json::Value,
     pub(crate) sandbox: SandboxOptions,
     pub(crate) memory_max: Option<u64>,
@@ -39,8 +39,8 @@ pub(crate) struct Progress {
 }
 
 impl Setup {
-    /// Loads the model's file with `backend`, and starts its engine: what a function of
-    /// [`run_if_worker`](crate::run_if_worker) has to do.
+    /// Loads the model's file with `backend` and starts its engine, as a function of
+    /// [`run_if_worker`](crate::run_if_worker) must do.
     ///
     /// # Errors
     ///
@@ -55,19 +55,19 @@ impl Setup {
         Engine::start(model, self.engine)
     }
 
-    /// Options of loading the model's file: threads and packed cache.
+    /// Returns the load options for the model's file: threads and packed cache.
     #[must_use]
     pub fn load_options(&self) -> LoadOptions {
         LoadOptions::new().threads(self.engine.session.threads).packed_cache(self.packed_cache.clone())
     }
 
-    /// The packed file of the model.
+    /// Returns the packed file of the model.
     pub(crate) fn packed_file(&self) -> Option<PathBuf> {
         Some(self.packed_cache.as_ref()?.file(self.model.as_ref()?))
     }
 
-    /// A callback for [`LoadProgress::new`](exsa_core::backend::LoadProgress::new) that shows the host how
-    /// far loading has come. A worker that loads for long without progress is replaced.
+    /// Returns a callback for [`LoadProgress::new`](exsa_core::backend::LoadProgress::new) that reports the
+    /// progress to the host. A worker that loads for long without progress is replaced.
     pub fn progress(&self) -> impl FnMut(u64, u64) -> bool + use<> {
         let progress = self.progress.clone();
         move |done, total| {

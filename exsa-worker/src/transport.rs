@@ -1,9 +1,9 @@
 //! The connection between host and worker.
 //!
-//! On UNIX one end of an anonymous pair of sockets is the worker's standard input: nobody else can connect,
-//! no file is left behind, and each side sees at once that the other has ended. Elsewhere it is a pair of
-//! anonymous pipes, standard input and output, for the same reasons: a named pipe has a name that others can
-//! open.
+//! On UNIX, one end of an anonymous socket pair is the worker's standard input: no other process can connect,
+//! no file is left behind, and each side immediately sees when the other has exited. Elsewhere it is a pair
+//! of anonymous pipes, standard input and output, for the same reasons: a named pipe could be opened by
+//! others.
 
 use std::io::{self, Read, Write};
 use std::process::{Child, Command, Stdio};
@@ -13,7 +13,7 @@ pub(crate) type Receiver = Box<dyn Read + Send>;
 /// The sending half.
 pub(crate) type Sender = Box<dyn Write + Send>;
 
-/// Ends a connection from the host's side, so that its receiver sees the end.
+/// Closes a connection from the host's side, so that its receiver sees the end.
 #[derive(Debug)]
 pub(crate) struct Closer {
     #[cfg(unix)]
@@ -22,7 +22,7 @@ pub(crate) struct Closer {
 
 impl Closer {
     pub(crate) fn close(&self) {
-        // A connection that has ended already is as wanted.
+        // It fails only if the connection has already ended.
         #[cfg(unix)]
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
     }
@@ -34,22 +34,22 @@ pub(crate) fn spawn(command: &mut Command) -> io::Result<(Child, Receiver, Sende
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
     let (host, worker) = UnixStream::pair()?;
-    // Output of a library of the worker is for people, not for the host.
+    // The worker's standard output is for people; it goes to the host's standard error.
     let command = command.stdin(Stdio::from(OwnedFd::from(worker))).stdout(io::stderr());
     let child = command.spawn()?;
     let (receiver, sender) = (host.try_clone()?, host.try_clone()?);
     Ok((child, Box::new(receiver), Box::new(sender), Closer { socket: host }))
 }
 
-/// The worker's ends.
+/// Returns the worker's ends.
 #[cfg(unix)]
 pub(crate) fn connect() -> io::Result<(Receiver, Sender)> {
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    // Fails for what is no socket.
+    // Fails if it is not a socket.
     socket.peer_addr()?;
-    // A library that reads standard input finds it empty, and takes nothing of the host's messages.
+    // A library that reads standard input finds it empty, and cannot take the host's messages.
     rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
     Ok((Box::new(socket.try_clone()?), Box::new(socket)))
 }
@@ -64,7 +64,7 @@ pub(crate) fn spawn(command: &mut Command) -> io::Result<(Child, Receiver, Sende
     }
 }
 
-/// The worker's ends.
+/// Returns the worker's ends.
 #[cfg(not(unix))]
 pub(crate) fn connect() -> io::Result<(Receiver, Sender)> {
     Ok((Box::new(io::stdin()), Box::new(io::stdout())))

@@ -1,4 +1,4 @@
-//! Options of an engine, from the choice of a backend to the scheduler.
+//! [`EngineBuilder`]: backend, load options, session options and scheduler options of an engine.
 
 use crate::{Engine, Result, default_backend};
 use exsa_core::backend::{
@@ -11,7 +11,7 @@ use exsa_core::{EngineOptions, Mode};
 use std::fmt;
 use std::sync::Arc;
 
-/// Callback for the progress of loading: bytes loaded, bytes in all. `false` cancels.
+/// Progress callback of a load: bytes loaded, total bytes. `false` cancels the load.
 type Progress = Box<dyn FnMut(u64, u64) -> bool + Send>;
 
 /// Builds an [`Engine`]: backend, device, threads, memory, scheduling.
@@ -21,10 +21,10 @@ type Progress = Box<dyn FnMut(u64, u64) -> bool + Send>;
 /// | [`backend`](Self::backend) | candle if the feature is enabled, else llama.cpp |
 /// | [`device`](Self::device) | the first device of the backend |
 /// | [`packed_cache`](Self::packed_cache) | none |
-/// | [`threads`](Self::threads) | one for each physical core available to the process |
+/// | [`threads`](Self::threads) | one per physical core available to the process |
 /// | [`context_tokens`](Self::context_tokens) | context length of the model |
-/// | [`sequences`](Self::sequences) | 16 at one time |
-/// | [`kv_bytes`](Self::kv_bytes) | 1 GiB at most |
+/// | [`sequences`](Self::sequences) | 16 |
+/// | [`kv_bytes`](Self::kv_bytes) | at most 1 GiB |
 /// | [`kv_type`](Self::kv_type) | f16 |
 /// | [`mode`](Self::mode) | [`Mode::Balanced`] |
 /// | [`draft_model`](Self::draft_model) | none |
@@ -70,7 +70,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Keeps the packed weights in a file, which later loads and other processes map.
+    /// Caches packed weights in a file, which later loads and other processes map.
     ///
     /// ```no_run
     /// use exsa::{Engine, PackedCache};
@@ -83,26 +83,26 @@ impl EngineBuilder {
         self
     }
 
-    /// Sets the threads that load the model and compute; 0 for the default.
+    /// Sets the number of threads for loading and computing; 0 for the default.
     pub fn threads(mut self, threads: usize) -> Self {
         self.load.threads = ThreadOptions::compute(threads);
         self.options.session.threads = ThreadOptions::compute(threads);
         self
     }
 
-    /// Sets the maximum tokens of one sequence, prompt and answer together.
+    /// Sets the context length: the maximum tokens of a sequence, prompt and answer together.
     pub fn context_tokens(mut self, tokens: usize) -> Self {
         self.options.session.context_tokens_max = Some(tokens);
         self
     }
 
-    /// Sets the maximum sequences that are computed at one time.
+    /// Sets the maximum number of concurrent sequences.
     pub fn sequences(mut self, sequences: usize) -> Self {
         self.options.session.sequences_max = sequences;
         self
     }
 
-    /// Sets the maximum bytes of the KV cache.
+    /// Sets the maximum size of the KV cache in bytes.
     pub fn kv_bytes(mut self, bytes: u64) -> Self {
         self.options.session.kv_bytes_max = bytes;
         self
@@ -120,7 +120,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Loads a smaller model with the same vocabulary beside the model, which drafts for it
+    /// Loads a draft model for speculative decoding: a smaller model with the same vocabulary
     /// ([`DraftModelSource`]).
     ///
     /// ```no_run
@@ -132,28 +132,27 @@ impl EngineBuilder {
         self
     }
 
-    /// Sets the maximum drafts of the [draft model](Self::draft_model) per request and step.
+    /// Sets the maximum draft tokens of the [draft model](Self::draft_model) per request and step.
     pub fn drafts_max(mut self, drafts: usize) -> Self {
         self.drafts_max = Some(drafts);
         self
     }
 
-    /// Refuses a model whose [estimate](Self::estimate) exceeds `bytes`, before it is loaded. Fails to load
-    /// where the backend makes no estimates.
+    /// Refuses a model whose [estimate](Self::estimate) exceeds `bytes`, before it is loaded. The load fails
+    /// if the backend cannot estimate memory.
     pub fn memory_max(mut self, bytes: u64) -> Self {
         self.memory_max = Some(bytes);
         self
     }
 
-    /// Reports the bytes loaded and the bytes in all while the model is loaded. `false` cancels the load,
-    /// which then fails with [`LoadError::Cancelled`].
+    /// Sets a progress callback, called with the bytes loaded and the total bytes. Returning `false` cancels
+    /// the load, which then fails with [`LoadError::Cancelled`].
     pub fn progress(mut self, progress: impl FnMut(u64, u64) -> bool + Send + 'static) -> Self {
         self.progress = Some(Box::new(progress));
         self
     }
 
-    /// Changes the options of the engine that have no setter here: queue, prefix cache, fairness, chat
-    /// template.
+    /// Changes engine options that have no setter here: queue, prefix cache, fairness, chat template.
     ///
     /// ```no_run
     /// let engine = exsa::Engine::builder().options(|options| options.queue_max(64)).load("model.gguf")?;
@@ -164,12 +163,12 @@ impl EngineBuilder {
         self
     }
 
-    /// Estimates the memory of the model and one session with these options, and of the draft model with its
-    /// session. Reads headers alone.
+    /// Estimates the memory of the model and one session with these options, including the draft model and
+    /// its session. Reads only the headers of the files.
     ///
     /// # Errors
     ///
-    /// [`Error::Load`](crate::Error::Load), also for a backend or a device without estimates.
+    /// [`Error::Load`](crate::Error::Load), also if the backend or the device cannot estimate memory.
     pub fn estimate(&self, source: impl Into<ModelSource>) -> Result<MemoryEstimate> {
         let own = self.backend_or_default()?.estimate(&source.into(), &self.load, &self.options.session)?;
         let Some(draft) = self.draft_source()? else { return Ok(own) };
@@ -199,7 +198,7 @@ impl EngineBuilder {
         self.start_with(model)
     }
 
-    /// Starts an engine on a model that is loaded already. Options of loading apply to the draft model alone.
+    /// Starts an engine on a loaded model. Load options then apply only to the draft model.
     ///
     /// ```
     /// use exsa::core::scripted::ScriptedModel;
@@ -213,7 +212,7 @@ impl EngineBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Load`](crate::Error::Load): no session can be made, or no thread be started.
+    /// [`Error::Load`](crate::Error::Load): the session cannot be created, or the thread cannot be started.
     pub fn start(self, model: Arc<dyn Model>) -> Result<Engine> {
         self.start_with(model)
     }

@@ -1,4 +1,4 @@
-//! The engine as most programs use it.
+//! [`Engine`], a cheap handle to a running engine.
 
 use crate::{EngineBuilder, Result};
 use exsa_core::backend::ModelSource;
@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 /// A loaded model and the thread that serves requests to it.
 ///
-/// An engine is a handle: clones share one engine, which ends when the last of them is dropped. Every method
-/// takes `&self` and can be called from any thread. It dereferences to [`exsa_core::Engine`], which has the
-/// rest: [`submit`](exsa_core::Engine::submit), [`stats`](exsa_core::Engine::stats),
+/// `Engine` is a handle: clones share one engine, which shuts down when the last of them is dropped. Every
+/// method takes `&self` and can be called from any thread. It dereferences to [`exsa_core::Engine`], which
+/// has the other methods: [`submit`](exsa_core::Engine::submit), [`stats`](exsa_core::Engine::stats),
 /// [`set_mode`](exsa_core::Engine::set_mode), [`shut_down`](exsa_core::Engine::shut_down).
 ///
 /// ```no_run
@@ -36,18 +36,18 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::Load`](crate::Error::Load): the file cannot be read, is damaged, or holds something that the
-    /// backend does not run; or its KV cache does not fit the limits.
+    /// [`Error::Load`](crate::Error::Load): the file cannot be read, is damaged, or needs a feature that the
+    /// backend does not support; or its KV cache does not fit the limits.
     pub fn load(source: impl Into<ModelSource>) -> Result<Self> {
         Self::builder().load(source)
     }
 
-    /// A builder, for everything that [`load`](Self::load) leaves at its default.
+    /// Returns a builder that sets the options which [`load`](Self::load) leaves at their defaults.
     pub fn builder() -> EngineBuilder {
         EngineBuilder::default()
     }
 
-    /// Submits a request and waits for the whole answer.
+    /// Submits a request and blocks until the answer is complete.
     ///
     /// # Errors
     ///
@@ -57,8 +57,8 @@ impl Engine {
         Ok(self.inner.submit(request)?.complete()?)
     }
 
-    /// Like [`complete`](Self::complete), for asynchronous programs, on any runtime. The request is submitted
-    /// by the first poll, on the polling thread: a long prompt is tokenized there.
+    /// Like [`complete`](Self::complete), for async programs on any runtime. The first poll submits the
+    /// request on the polling thread, which also tokenizes the prompt.
     ///
     /// # Errors
     ///
@@ -67,11 +67,11 @@ impl Engine {
         Ok(self.inner.submit(request)?.complete_async().await?)
     }
 
-    /// Embeds texts and waits for the vectors, one a text, in their order.
+    /// Embeds texts and blocks until all vectors are ready. Returns one vector per text, in order.
     ///
     /// # Errors
     ///
-    /// [`Error::Submit`](crate::Error::Submit) if the model gives no embeddings or a text does not fit;
+    /// [`Error::Submit`](crate::Error::Submit) if the model has no embeddings or a text does not fit;
     /// [`Error::Request`](crate::Error::Request) for the first text that fails.
     pub fn embed_texts<T: Into<exsa_core::embed::EmbedInput>>(
         &self,
@@ -80,11 +80,12 @@ impl Engine {
         Ok(self.inner.embed(EmbedRequest::texts(texts))?.wait()?.into_vectors()?)
     }
 
-    /// Scores documents against a query. Returns pairs of a document's index and its score, best first.
+    /// Reranks documents by their relevance to a query. Returns pairs of document index and score, best
+    /// first.
     ///
     /// # Errors
     ///
-    /// Those of [`embed_texts`](Self::embed_texts), for models that score.
+    /// Those of [`embed_texts`](Self::embed_texts); the model must be a reranker.
     pub fn rank<T: Into<String>>(
         &self,
         query: impl Into<String>,
@@ -93,14 +94,15 @@ impl Engine {
         Ok(self.inner.rerank(RerankRequest::new(query, documents))?.wait()?.ranking())
     }
 
-    /// The token ids of a text, without BOS and EOS. Text that spells a control token stays text.
+    /// Encodes a text as token ids, without BOS and EOS. Control tokens in the text are encoded as plain
+    /// text.
     pub fn tokenize(&self, text: &str) -> Vec<TokenId> {
         let mut ids = Vec::new();
         self.inner.tokenizer().encode(text, &EncodeOptions::default(), &mut ids);
         ids
     }
 
-    /// The text of token ids, with U+FFFD for bytes that are not UTF-8. Control tokens have no text.
+    /// Decodes token ids to text, with U+FFFD for invalid UTF-8. Control tokens have no text.
     pub fn detokenize(&self, ids: &[TokenId]) -> String {
         let tokenizer = self.inner.tokenizer();
         let mut bytes = Vec::new();
@@ -109,7 +111,8 @@ impl Engine {
         String::from_utf8_lossy(&bytes[from..]).into_owned()
     }
 
-    /// The engine behind the interface that workers, pools and remote engines share, as servers take it.
+    /// Returns the engine as a [`Generator`], the interface shared by workers, pools and remote engines, and
+    /// expected by the server.
     pub fn into_generator(self) -> Arc<dyn Generator> {
         self.inner
     }

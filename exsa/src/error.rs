@@ -1,4 +1,4 @@
-//! One error for the whole way from a file to an answer.
+//! One error type for every step from a file to an answer.
 
 use exsa_core::embed::EmbedError;
 use exsa_core::error::LoadError;
@@ -6,7 +6,7 @@ use exsa_core::{RequestError, SubmitError};
 
 /// Any failure between loading a model and the end of an answer.
 ///
-/// Each step has an error type of its own; this one lets `?` pass them all.
+/// Each step has its own error type; all of them convert to this one with `?`.
 ///
 /// ```
 /// use exsa::{Engine, Error};
@@ -18,7 +18,7 @@ use exsa_core::{RequestError, SubmitError};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The model could not be loaded, or no session be made.
+    /// The model could not be loaded, or the session could not be created.
     #[error(transparent)]
     Load(#[from] LoadError),
     /// The request was refused.

@@ -1,4 +1,4 @@
-//! A guide by task; each page is a module without items.
+//! Guide by task. Each page is a module without items.
 
 #[doc = include_str!("../guide/desktop.md")]
 pub mod desktop {}

@@ -57,7 +57,7 @@ pub use exsa_worker as worker;
 
 use std::sync::Arc;
 
-/// The backend that engines use unless their builder sets one: candle, else llama.cpp; `None` in a build with
+/// The default backend of [`EngineBuilder`]: candle if enabled, else llama.cpp; `None` in a build with
 /// neither.
 pub fn default_backend() -> Option<Arc<dyn InferenceBackend>> {
     #[cfg(feature = "candle")]
@@ -68,7 +68,7 @@ pub fn default_backend() -> Option<Arc<dyn InferenceBackend>> {
     return None;
 }
 
-/// The program of the repository's README, which the documentation tests compile.
+/// Compiles the program of the repository's README as a doctest.
 #[cfg(all(doctest, feature = "candle"))]
 #[doc = include_str!("../../README.md")]
 pub struct RepositoryReadme;

@@ -1,4 +1,4 @@
-"""An LLM inference engine inside the program: load a GGUF model, stream tokens.
+"""In-process LLM inference engine: load a GGUF model, stream tokens.
 
 >>> engine = Engine("model.gguf")
 >>> for piece in engine.submit("Tell me a story about a frog.", max_tokens=200):

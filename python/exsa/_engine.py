@@ -1,4 +1,4 @@
-"""The classes of the package, over the native part."""
+"""Classes of the package, on top of the native module."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens and times of a request."""
+    """Token counts and times of a request."""
 
-    #: Tokens of the prompt, BOS included.
+    #: Prompt tokens, including BOS.
     prompt_tokens: int
     #: Prompt tokens whose KV was cached.
     cached_tokens: int
-    #: Tokens generated, the one that ended the answer included.
+    #: Generated tokens, including the one that ended the answer.
     completion_tokens: int
     #: Seconds from submission to the first token; None if there was none.
     time_to_first_token: Optional[float]
@@ -32,18 +32,18 @@ class Usage:
 
 @dataclass(frozen=True)
 class Completion:
-    """A whole answer."""
+    """A complete answer."""
 
     text: str
     #: "stop", "length", "tool_calls", "content_filter", "cancelled" or "timeout".
     finish_reason: str
     usage: Usage
-    #: The seed that was used.
+    #: The seed of the answer.
     seed: Optional[int]
 
 
 class Answer:
-    """The answer to one request, in the making: an iterator and an asynchronous iterator of pieces of text.
+    """The answer to one request: an iterator and an async iterator of pieces of text.
 
     Dropping it cancels the request. One thread or task at a time may read it; any may cancel it.
     """
@@ -76,40 +76,40 @@ class Answer:
                 raise StopAsyncIteration
 
     def next_piece(self, timeout: Optional[float] = None) -> Optional[str]:
-        """The next piece of text; an empty one after the last, None if none came within `timeout` seconds."""
+        """Returns the next piece of text; empty after the last, None if none arrived within `timeout` seconds."""
         return self._native.next(timeout)
 
     def events(self) -> Iterator[Dict[str, Any]]:
-        """All events from here on, with tokens, log-probabilities, reasoning and tool calls, in place of the text."""
+        """Returns all further events, with tokens, log-probabilities, reasoning and tool calls, instead of text."""
         while event := self._native.next_event():
             yield json.loads(event)
 
     def cancel(self) -> None:
-        """Ends the request; what was generated before can still be read. Any thread."""
+        """Cancels the request; text generated before can still be read. Any thread."""
         self._native.cancel()
 
     def complete(self) -> Completion:
-        """Waits for the rest of the answer."""
+        """Blocks until the answer is complete."""
         return self._completion(list(self))
 
     async def complete_async(self) -> Completion:
-        """Waits for the rest of the answer without blocking the event loop."""
+        """Waits until the answer is complete, without blocking the event loop."""
         return self._completion([piece async for piece in self])
 
     @property
     def finish_reason(self) -> Optional[str]:
-        """Why the answer ended; None before its end was read."""
+        """Finish reason; None before the end was read."""
         return self._native.finish_reason()
 
     @property
     def usage(self) -> Optional[Usage]:
-        """Tokens and times; None before the end of the answer was read."""
+        """Token counts and times; None before the end was read."""
         found = self._native.usage()
         return None if found is None else _usage(found[0])
 
     @property
     def seed(self) -> Optional[int]:
-        """The seed that was used; None before the end of the answer was read."""
+        """The seed of the answer; None before the end was read."""
         found = self._native.usage()
         return None if found is None else found[1]
 
@@ -184,7 +184,7 @@ class Engine:
         timeout: Optional[float] = None,
         **fields: Any,
     ) -> Answer:
-        """Submits a request and returns at once.
+        """Submits a request and returns immediately.
 
         `messages` is a conversation, or the text of one message of the user; `prompt` is a text or token ids to
         continue without a chat template, in place of messages. Further `fields` are those of the request's JSON form
@@ -195,7 +195,7 @@ class Engine:
         return Answer(self._native.submit(_request(**_arguments(locals()))))
 
     def complete(self, messages: Union[str, Sequence[Message], None] = None, **options: Any) -> Completion:
-        """Submits a request, with the arguments of `submit`, and waits for the whole answer."""
+        """Submits a request, with the arguments of `submit`, and blocks until the answer is complete."""
         return self.submit(messages, **options).complete()
 
     async def complete_async(
@@ -215,25 +215,25 @@ class Engine:
         return self._native.count_tokens(_request(**_arguments(locals())))
 
     def embed(self, texts: Sequence[str]) -> List[List[float]]:
-        """Vectors of texts. A model that was not made for it needs `Engine(..., pooling=...)`."""
+        """Embeds texts. A model without its own pooling type needs `Engine(..., pooling=...)`."""
         if isinstance(texts, str):
             raise TypeError("texts is a sequence of texts, not one text")
         return self._native.embed(list(texts))
 
     def tokenize(self, text: str) -> List[int]:
-        """Token ids of a text, without BOS and EOS. Text that spells a control token stays text."""
+        """Encodes a text as token ids, without BOS and EOS. Control tokens in the text are encoded as plain text."""
         return self._native.tokenize(text)
 
     def detokenize(self, tokens: Sequence[int]) -> str:
-        """Text of token ids. Control tokens have none; bytes that are not UTF-8 become U+FFFD."""
+        """Decodes token ids. Control tokens have no text; invalid UTF-8 becomes U+FFFD."""
         return self._native.detokenize(list(tokens))
 
     def load_adapter(self, name: str, path: Union[str, "os.PathLike[str]"]) -> None:
-        """Loads an adapter (LoRA, a GGUF file), which requests use by its name. Raises `LoadError`."""
+        """Loads a LoRA adapter (a GGUF file), which requests use by name. Raises `LoadError`."""
         self._native.load_adapter(name, os.fspath(path))
 
     def unload_adapter(self, name: str) -> None:
-        """Unloads an adapter; requests that use it go on with it. Raises `LoadError` if there is none."""
+        """Unloads an adapter; running requests keep using it. Raises `LoadError` if it is not loaded."""
         self._native.unload_adapter(name)
 
     @property
@@ -243,17 +243,17 @@ class Engine:
 
     @property
     def context_tokens(self) -> int:
-        """Maximum tokens of one sequence, prompt and answer together."""
+        """Context length: maximum tokens of a sequence, prompt and answer together."""
         return self._native.context_tokens
 
     @property
     def vocabulary_size(self) -> int:
-        """Number of token ids."""
+        """Vocabulary size."""
         return self._native.vocabulary_size
 
     @property
     def embedding_width(self) -> int:
-        """Values of a text's vector."""
+        """Number of values of an embedding."""
         return self._native.embedding_width
 
     def close(self) -> None:
@@ -285,7 +285,7 @@ def _usage(text: str) -> Usage:
 
 
 def _arguments(given: Dict[str, Any]) -> Dict[str, Any]:
-    """The arguments of a method that were given, with those beyond its own among them."""
+    """Merges the given arguments of a method with its extra keyword arguments."""
     own = {name: value for name, value in given.items() if name not in ("self", "fields")}
     return {name: value for name, value in {**given["fields"], **own}.items() if value is not None}
 
@@ -296,7 +296,7 @@ def _request(
     adapters: Union[Sequence[str], Mapping[str, float], None] = None,
     **fields: Any,
 ) -> str:
-    """The request as JSON in the form of OpenAI's API."""
+    """Serializes the request as JSON in the form of OpenAI's API."""
     if (messages is None) == (prompt is None):
         raise ValueError("a request has either messages or a prompt")
     if messages is not None:

@@ -1,4 +1,4 @@
-"""The native part of the package; its classes wrap it."""
+"""Native module, wrapped by the classes of the package."""
 
 import os
 from typing import Callable, List, Optional, Sequence, Tuple, Union, final
@@ -12,10 +12,10 @@ class LoadError(Error):
     """The model or the adapter could not be loaded."""
 
 class RefusedError(Error):
-    """The request does not fit the model or its limits."""
+    """The request exceeds the limits of the model."""
 
 class QueueFullError(RefusedError):
-    """Too many requests wait; try again later."""
+    """The queue is full; try again later."""
 
 class RequestError(Error):
     """The request failed after it was accepted."""

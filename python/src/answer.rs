@@ -1,4 +1,4 @@
-//! An answer in the making.
+//! The answer to one request.
 
 use crate::error::exception;
 use crate::wake::waker;
@@ -12,10 +12,10 @@ use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// Longest wait before signals are looked at, for Ctrl-C.
+/// Poll interval for signals such as Ctrl-C.
 const SIGNALS_EVERY: Duration = Duration::from_millis(100);
 
-/// The answer to one request, as the package's class wraps it.
+/// The answer to one request, wrapped by a class of the package.
 #[pyclass(frozen, module = "exsa._exsa")]
 pub struct Answer {
     cancel: CancelHandle,
@@ -23,7 +23,7 @@ pub struct Answer {
 }
 
 struct Reader {
-    // Before the engine, which ends with its last handle.
+    // Dropped before the engine, which ends with its last handle.
     stream: TextStream,
     /// Keeps the engine running.
     _engine: exsa::Engine,
@@ -39,7 +39,7 @@ impl Answer {
         self.reader.try_lock().map_err(|_| PyRuntimeError::new_err("another thread is reading the answer"))
     }
 
-    /// Waits in slices, with the interpreter released, so that signals are handled.
+    /// Waits in slices with the GIL released, so that signals are handled.
     fn wait<T: Send>(
         &self,
         py: Python<'_>,
@@ -71,7 +71,7 @@ impl Answer {
 
 #[pymethods]
 impl Answer {
-    /// The next piece of text; an empty one after the last, None if none came within `timeout` seconds.
+    /// Returns the next piece of text; empty after the last, None if none arrived within `timeout` seconds.
     #[pyo3(signature = (timeout=None))]
     fn next(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<String>> {
         match self.wait(py, timeout, TextStream::next_timeout)? {
@@ -80,7 +80,7 @@ impl Answer {
         }
     }
 
-    /// The next event as JSON; an empty text after the last, None if none came within `timeout` seconds.
+    /// Returns the next event as JSON; empty after the last, None if none arrived within `timeout` seconds.
     #[pyo3(signature = (timeout=None))]
     fn next_event(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<String>> {
         let event: Option<Event> =
@@ -91,8 +91,8 @@ impl Answer {
         }
     }
 
-    /// The next piece of text without waiting; an empty one after the last. None means that `wake` will be
-    /// called once, on another thread, when there is something.
+    /// Returns the next piece of text without waiting; empty after the last. After None, `wake` is called
+    /// once, on another thread, when one is available.
     fn poll(&self, wake: Py<PyAny>) -> PyResult<Option<String>> {
         let waker = waker(wake);
         let mut context = Context::from_waker(&waker);
@@ -108,7 +108,7 @@ impl Answer {
         self.cancel.cancel();
     }
 
-    /// Reason for the end in OpenAI's words, or "cancelled" or "timeout"; None before the end was read.
+    /// Returns OpenAI's finish reason, or "cancelled" or "timeout"; None before the end was read.
     fn finish_reason(&self) -> PyResult<Option<&'static str>> {
         use exsa::FinishReason::{Cancelled, Deadline, FirstTokenTimeout};
         Ok(self.reader()?.stream.finished().map(|finished| match &finished.reason {
@@ -118,7 +118,7 @@ impl Answer {
         }))
     }
 
-    /// Tokens and times as JSON, and the seed; None before the end was read.
+    /// Returns usage as JSON, and the seed; None before the end was read.
     fn usage(&self) -> PyResult<Option<(String, Option<u64>)>> {
         let reader = self.reader()?;
         let Some(finished) = reader.stream.finished() else { return Ok(None) };

@@ -16,7 +16,7 @@ enum Source {
     Path(PathBuf),
 }
 
-/// A loaded model, as the package's class wraps it.
+/// A loaded model, wrapped by a class of the package.
 #[pyclass(frozen, module = "exsa._exsa")]
 pub struct Engine {
     /// `None` once it is closed.
@@ -93,25 +93,25 @@ impl Engine {
         Ok(Answer::new(stream, engine))
     }
 
-    /// Tokens of the prompt of a request in JSON.
+    /// Counts the prompt tokens of a request in JSON.
     fn count_tokens(&self, py: Python<'_>, request: &str) -> PyResult<usize> {
         let (engine, request) = (self.engine()?, parse(request)?);
         py.detach(|| engine.count_tokens(&request)).map_err(exception)
     }
 
-    /// Vectors of texts.
+    /// Embeds texts.
     fn embed(&self, py: Python<'_>, texts: Vec<String>) -> PyResult<Vec<Vec<f32>>> {
         let engine = self.engine()?;
         py.detach(|| engine.embed_texts(texts)).map_err(exception)
     }
 
-    /// Token ids of a text, without BOS and EOS.
+    /// Encodes a text as token ids, without BOS and EOS.
     fn tokenize(&self, py: Python<'_>, text: &str) -> PyResult<Vec<u32>> {
         let engine = self.engine()?;
         Ok(py.detach(|| engine.tokenize(text)))
     }
 
-    /// Text of token ids.
+    /// Decodes token ids.
     fn detokenize(&self, py: Python<'_>, tokens: Vec<u32>) -> PyResult<String> {
         let engine = self.engine()?;
         Ok(py.detach(|| engine.detokenize(&tokens)))
@@ -171,7 +171,7 @@ const KV_TYPES: [(&str, KvType); 5] = [
     ("q4_0", KvType::Q4_0),
 ];
 
-/// A builder with the backend of this name.
+/// Creates a builder with the backend of this name.
 fn with_backend(name: Option<&str>) -> PyResult<EngineBuilder> {
     let builder = EngineBuilder::default();
     match name {
@@ -180,7 +180,7 @@ fn with_backend(name: Option<&str>) -> PyResult<EngineBuilder> {
         Some("llamacpp") => Ok(builder.backend(exsa::llamacpp::LlamaCppBackend::new())),
         Some(name) => {
             let known = if cfg!(feature = "llamacpp") { "candle, llamacpp" } else { "candle" };
-            Err(PyValueError::new_err(format!("there is no backend '{name}'; available: {known}")))
+            Err(PyValueError::new_err(format!("unknown backend '{name}'; available: {known}")))
         }
     }
 }
@@ -196,12 +196,12 @@ fn set<T>(
     }
 }
 
-/// The value with this name.
+/// Looks up a value by name.
 fn named<T: Copy>(option: &str, name: &str, values: &[(&str, T)]) -> PyResult<T> {
     let found = values.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
     found.ok_or_else(|| {
         let names: Vec<&str> = values.iter().map(|(known, _)| *known).collect();
-        PyValueError::new_err(format!("there is no {option} '{name}'; available: {}", names.join(", ")))
+        PyValueError::new_err(format!("unknown {option} '{name}'; available: {}", names.join(", ")))
     })
 }
 

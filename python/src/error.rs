@@ -7,11 +7,11 @@ use pyo3::{PyErr, create_exception};
 
 create_exception!(exsa, Error, PyException, "Any failure of the engine.");
 create_exception!(exsa, LoadError, Error, "The model or the adapter could not be loaded.");
-create_exception!(exsa, RefusedError, Error, "The request does not fit the model or its limits.");
-create_exception!(exsa, QueueFullError, RefusedError, "Too many requests wait; try again later.");
+create_exception!(exsa, RefusedError, Error, "The request exceeds the limits of the model.");
+create_exception!(exsa, QueueFullError, RefusedError, "The queue is full; try again later.");
 create_exception!(exsa, RequestError, Error, "The request failed after it was accepted.");
 
-/// The exception for an error.
+/// Converts an error to an exception.
 pub fn exception(error: impl Into<exsa::Error>) -> PyErr {
     let error = error.into();
     let message = error.to_string();
@@ -24,7 +24,7 @@ pub fn exception(error: impl Into<exsa::Error>) -> PyErr {
     }
 }
 
-/// The exception for an adapter that is not loaded.
+/// Converts an adapter error to an exception.
 pub fn adapter(error: AdapterError) -> PyErr {
     LoadError::new_err(error.to_string())
 }

@@ -1,5 +1,5 @@
-//! The native part of the Python package `exsa`: the crate `exsa` with arguments and results that the
-//! package's classes wrap. Requests, usage and events pass as JSON.
+//! Native module of the Python package `exsa`: the crate `exsa` with arguments and results for the package's
+//! classes. Requests, usage and events are passed as JSON.
 
 mod answer;
 mod engine;

@@ -140,7 +140,7 @@ def test_adapters(engine, adapter):
     queen = "Tell me a story about a queen."
     plain = engine.complete(queen, max_tokens=24, seed=7).text
     engine.load_adapter("alice", adapter)
-    with pytest.raises(exsa.LoadError, match="loaded already"):
+    with pytest.raises(exsa.LoadError, match="already loaded"):
         engine.load_adapter("alice", adapter)
     adapted = engine.complete(queen, max_tokens=24, seed=7, adapters=["alice"]).text
     assert adapted != plain

@@ -74,7 +74,7 @@ def resume(term, exsa, hub, home):
     term.key("C-c")
     screen, code = term.code()
     hub.slow = False
-    check("Ctrl-C stops a download with code 130", code == 130 and "continues" in screen.replace("\n", ""), screen)
+    check("Ctrl-C stops a download with code 130", code == 130 and "continue" in screen.replace("\n", ""), screen)
     hub.ranges.clear()
     screen, code = term.run(pull)
     check("the same command continues it", code == 0 and hub.ranges and hub.ranges[0][0] > 0, f"{hub.ranges}\n{screen}")

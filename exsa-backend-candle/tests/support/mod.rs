@@ -3,7 +3,7 @@
 
 mod architectures;
 
-pub use architectures::ARCHITECTURES;
+pub use architectures::{ARCHITECTURES, MIXTURES, RECURRENT};
 
 use exsa_backend_candle::CandleBackend;
 use exsa_conformance::edit::Edit;

@@ -1,19 +1,19 @@
-//! Checked adapters in the form that llama.cpp reads: one GGUF in memory, made of the tensors that were
-//! checked, so that a file that changes meanwhile changes nothing.
+//! Converts checked adapters to the form that llama.cpp reads: a GGUF in memory, made of the checked tensors,
+//! so that a later change of the file has no effect.
 
 use exsa_core::adapter::{AdapterFile, AdapterPair, Factor};
 use exsa_core::backend::Fingerprint;
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{GgmlType, GgufWriter, Value};
 
-/// Relative difference up to which two scales count as the same: that of rounding.
+/// Relative difference up to which two scales are considered equal, to allow for rounding.
 const ROUNDING: f32 = 1e-6;
 
-/// An adapter that was read and checked.
+/// An adapter whose file was read and checked.
 pub(crate) struct Adapter {
     /// Its path, for messages.
     pub name: String,
-    /// llama.cpp's file of it.
+    /// The adapter as a GGUF for llama.cpp.
     pub gguf: Vec<u8>,
     /// Largest rank of its pairs.
     pub rank: usize,
@@ -31,7 +31,7 @@ impl Adapter {
             .key("general.type", Value::Str("adapter".into()))
             .key("general.architecture", Value::Str(file.architecture().into()))
             .key("adapter.type", Value::Str("lora".into()))
-            // Without alpha llama.cpp scales by the request's scale alone.
+            // Without alpha, llama.cpp uses only the request's scale.
             .key("adapter.lora.alpha", Value::F32(alpha.unwrap_or(0.0)));
         for pair in file.pairs() {
             for factor in [Factor::A, Factor::B] {
@@ -71,7 +71,7 @@ impl Adapter {
         })
     }
 
-    /// The error that this adapter cannot be used.
+    /// Creates the error for an adapter that cannot be used.
     pub fn refuse(&self, problem: String) -> LoadError {
         LoadError::Adapter { name: self.name.clone(), problem }
     }
@@ -82,18 +82,18 @@ pub(crate) fn bytes(pairs: &[AdapterPair]) -> u64 {
     bytes_with(pairs, common_alpha(pairs))
 }
 
-/// Bytes of the matrices of `pairs`, whose common alpha is known.
+/// Bytes of the matrices of `pairs`, given their common alpha.
 fn bytes_with(pairs: &[AdapterPair], alpha: Option<f32>) -> u64 {
     let parts =
         pairs.iter().flat_map(|pair| [Factor::A, Factor::B].map(|factor| stored(pair, factor, alpha).1));
     parts.fold(0, u64::saturating_add)
 }
 
-/// The alpha from which llama.cpp computes the scales of all pairs, alpha / rank; `None` if there is none, so
-/// that scales become part of the weights.
+/// Returns the alpha from which llama.cpp computes the scales of all pairs, alpha / rank; `None` if there is
+/// none, in which case scales are folded into the weights.
 fn common_alpha(pairs: &[AdapterPair]) -> Option<f32> {
     let mut alphas = pairs.iter().map(|pair| pair.scale * pair.rank as f32);
-    // 0 is llama.cpp's sign for no alpha.
+    // llama.cpp uses 0 for no alpha.
     let first = alphas.next().filter(|alpha| alpha.is_finite() && *alpha != 0.0)?;
     alphas.all(|alpha| (alpha - first).abs() <= ROUNDING * first.abs()).then_some(first)
 }
@@ -114,7 +114,7 @@ fn tensor_name(pair: &AdapterPair, factor: Factor) -> String {
     format!("{}.{end}", pair.weight)
 }
 
-/// Shape of a matrix; that of experts has three dimensions.
+/// Shape of a matrix; experts have three dimensions.
 fn shape(pair: &AdapterPair, factor: Factor) -> Vec<u64> {
     let mut shape = pair.shape(factor).to_vec();
     if shape[2] == 1 {

@@ -7,12 +7,12 @@ use exsa_core::backend::ModelSource;
 use exsa_core::error::LoadError;
 use std::collections::BTreeMap;
 
-/// The token embedding. If the output shares its weights, llama.cpp would multiply by an adapter's lookup
-/// matrices and end the process.
+/// The token embedding. If the output is tied to it, llama.cpp would multiply with an adapter's lookup
+/// matrices and abort the process.
 const EMBEDDING: &str = "token_embd.weight";
 
-/// Architectures whose plans of passes have a fixed size in llama.cpp, which the products of adapters could
-/// exceed: that would end the process.
+/// Architectures whose graphs have a fixed size in llama.cpp, which the products of adapters could exceed:
+/// that would abort the process.
 const FIXED_PLANS: [&str; 16] = [
     "kimi-k3",
     "glm5-next",
@@ -41,7 +41,7 @@ pub(crate) struct Matrices {
 }
 
 impl Matrices {
-    /// Those of the model `checked`.
+    /// Collects the matrices of the model `checked`.
     pub fn of(checked: &Checked<'_>) -> Self {
         let architecture = checked.info.architecture.clone();
         // 0 for lists of heads by layer.
@@ -68,7 +68,7 @@ impl Matrices {
         Self { architecture, n_head, n_head_kv, by_name }
     }
 
-    /// Opens an adapter of the model and checks its header.
+    /// Opens an adapter for the model and checks its header.
     pub fn open(&self, source: &ModelSource) -> Result<AdapterFile, LoadError> {
         if FIXED_PLANS.contains(&self.architecture.as_str()) {
             return Err(LoadError::Unsupported {

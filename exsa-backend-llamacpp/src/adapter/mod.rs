@@ -1,4 +1,4 @@
-//! LoRA adapters: those of all sessions of a model, and those of single requests. Core checks their files.
+//! LoRA adapters, applied to all sessions of a model or named by single requests. Core checks their files.
 
 mod convert;
 mod matrices;
@@ -11,7 +11,7 @@ use exsa_core::backend::ModelSource;
 use exsa_core::error::LoadError;
 use std::path::PathBuf;
 
-/// The matrix of the output, if it is not that of the token embedding.
+/// The output matrix, if it is not tied to the token embedding.
 const OUTPUT: &str = "output.weight";
 
 /// An adapter that all sessions of a model apply, and its scale.
@@ -33,13 +33,13 @@ pub(crate) struct AdapterSize {
 }
 
 impl Lora {
-    /// Reads this adapter, if it is one of the model.
+    /// Reads this adapter, if it fits the model.
     pub fn open(&self, matrices: &Matrices) -> Result<Adapter, LoadError> {
         self.check_scale()?;
         Adapter::read(&mut matrices.open(&self.source())?)
     }
 
-    /// The size of this adapter, if its header is that of one of the model.
+    /// Returns the size of this adapter, if its header fits the model.
     pub fn size(&self, matrices: &Matrices) -> Result<AdapterSize, LoadError> {
         self.check_scale()?;
         let file = matrices.open(&self.source())?;

@@ -130,7 +130,7 @@ impl Context {
         memory.ok_or_else(|| LoadError::Backend("llama.cpp could not tell its memory".to_owned()))
     }
 
-    /// Memory of the context and its model as of now.
+    /// Current memory of the context and its model.
     #[cfg(test)]
     pub fn memory_use(&self) -> MemoryUse {
         // SAFETY: context and model are alive, and the context is used by one thread at a time.
@@ -231,7 +231,7 @@ impl Context {
         unsafe { sys::llama_get_causal_attn(self.ptr.as_ptr()) }
     }
 
-    /// Forgets all but the first `len` tokens of `seq`; `false` if that cannot be.
+    /// Removes all but the first `len` tokens of `seq`; returns `false` if that is impossible.
     pub fn truncate(&mut self, seq: u32, len: usize) -> bool {
         // SAFETY: the memory belongs to the context, and the sequence exists.
         self.memory.is_null() || unsafe { sys::llama_memory_seq_rm(self.memory, seq as i32, len as i32, -1) }
@@ -258,7 +258,7 @@ impl Context {
         usize::try_from(last.saturating_add(1)).unwrap_or(0)
     }
 
-    /// The state of `seq`; `None` if llama.cpp cannot give it.
+    /// Returns the state of `seq`; `None` if llama.cpp cannot save it.
     pub fn state(&self, seq: u32) -> Option<Vec<u8>> {
         let context = self.ptr.as_ptr();
         // SAFETY: the context lives, and the sequence exists.
@@ -269,7 +269,7 @@ impl Context {
         (written > 0 && written == size).then_some(state)
     }
 
-    /// Fills the empty sequence `seq` from what [`state`](Self::state) gave; `false` if llama.cpp refuses it.
+    /// Fills the empty sequence `seq` from a [`state`](Self::state); returns `false` if llama.cpp refuses it.
     pub fn set_state(&mut self, seq: u32, state: &[u8]) -> bool {
         // SAFETY: the context lives, the sequence exists, and `state` is readable over its length.
         let read = unsafe {
@@ -278,7 +278,7 @@ impl Context {
         read > 0
     }
 
-    /// Replaces the content of `seq` by `state`, from [`state`](Self::state); no bytes are an empty sequence.
+    /// Replaces the content of `seq` by a [`state`](Self::state); an empty one empties the sequence. Returns
     /// `false` if llama.cpp refuses it.
     pub fn replace_state(&mut self, seq: u32, state: &[u8]) -> bool {
         self.truncate(seq, 0) && (state.is_empty() || self.set_state(seq, state))

@@ -11,10 +11,10 @@ pub(super) struct MemoryFile<'a> {
 }
 
 impl<'a> MemoryFile<'a> {
-    /// A file with the content `bytes`.
+    /// Creates a file with the content `bytes`.
     ///
-    /// On Unix it reads them where they are; elsewhere it is a copy in a file that the system deletes when it
-    /// is closed.
+    /// On Unix it reads them in place; elsewhere it is a temporary copy that the system deletes when it is
+    /// closed.
     pub fn new(bytes: &'a [u8]) -> Result<Self, LoadError> {
         let file = NonNull::new(open(bytes)).ok_or_else(|| {
             let error = std::io::Error::last_os_error();

@@ -1,4 +1,4 @@
-//! Memory of models and contexts, by llama.cpp's own account.
+//! Memory of models and contexts as reported by llama.cpp.
 
 use llama_cpp_sys_2 as sys;
 use std::ptr::NonNull;

@@ -30,7 +30,7 @@ use llama_cpp_sys_2 as sys;
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::Once;
 
-/// Makes llama.cpp ready, once in the life of the process, and sends its log to [`log`].
+/// Initializes llama.cpp, once per process, and sends its log to [`log`].
 pub(crate) fn init() {
     static READY: Once = Once::new();
     READY.call_once(|| {
@@ -76,7 +76,7 @@ unsafe extern "C" fn on_log(level: sys::ggml_log_level, line: *const c_char, _: 
     let _ = callback::guarded(|| log::append(level, &text(line)));
 }
 
-/// A text of llama.cpp's; empty for a null pointer.
+/// Copies a text of llama.cpp; empty for a null pointer.
 fn text(text: *const c_char) -> String {
     if text.is_null() {
         return String::new();

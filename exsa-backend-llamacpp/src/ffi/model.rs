@@ -121,17 +121,17 @@ impl Model {
         }
     }
 
-    /// The adapters, held by passes and while a context is created.
+    /// Locks the adapters, for passes and while a context is created.
     pub(super) fn adapters(&self) -> RwLockReadGuard<'_, Adapters> {
         self.adapters.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The contexts of this model. Held while one is created or freed: two at once are unsound.
+    /// Locks the contexts of this model, while one is created or freed: two concurrent calls are unsound.
     pub(super) fn lock(&self) -> MutexGuard<'_, Vec<NonNull<sys::llama_context>>> {
         self.contexts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether no GPU takes part.
+    /// Returns whether no GPU is used.
     pub fn is_on_cpu(&self) -> bool {
         self.on_cpu
     }

@@ -11,19 +11,19 @@ use std::sync::Arc;
 type New = unsafe extern "C" fn(*mut sys::ggml_threadpool_params) -> *mut sys::ggml_threadpool;
 type Free = unsafe extern "C" fn(*mut sys::ggml_threadpool);
 
-/// Threads that a context's passes run on. They live as long as the context: llama.cpp keeps a pointer to the
-/// pool of the last pass, even after the pool was detached.
+/// Threads for a context's passes. They live as long as the context: llama.cpp keeps a pointer to the pool of
+/// the last pass, even after the pool was detached.
 pub(super) struct PassThreads {
     pool: Option<Arc<Threads>>,
     team: Option<ThreadTeam>,
 }
 
-/// Value of a team: the pool that the contexts of its sessions share.
+/// Value of a team: the pool shared by the contexts of its sessions.
 #[derive(Clone)]
 struct SharedPool(Option<Arc<Threads>>);
 
 impl PassThreads {
-    /// A pool of `threads` threads, the caller's included; that of `team`, if there is one.
+    /// Creates a pool of `threads` threads, including the caller's; with `team`, uses the team's pool.
     pub fn new(threads: c_int, team: Option<&ThreadTeam>) -> Self {
         let start = || SharedPool(Threads::new(threads).map(Arc::new));
         let SharedPool(pool) = match team {
@@ -38,13 +38,13 @@ impl PassThreads {
         self.pool.as_deref().map(|threads| threads.pool.as_ptr())
     }
 
-    /// Threads of the pool; without one, llama.cpp starts as many as a pass asks for.
+    /// Number of threads; without a pool, llama.cpp starts as many as a pass asks for.
     pub fn count(&self) -> c_int {
         self.pool.as_deref().map_or(c_int::MAX, |threads| threads.count)
     }
 
-    /// Runs a pass of the context, on a shared pool once the passes that came before have ended: a pool
-    /// computes one graph at a time.
+    /// Runs a pass of the context. On a shared pool, waits for earlier passes, since a pool computes one
+    /// graph at a time.
     pub fn run<R>(&self, pass: impl FnOnce() -> R) -> R {
         match &self.team {
             Some(team) => on_team(team, || SharedPool(self.pool.clone()), |_| pass()),
@@ -53,7 +53,7 @@ impl PassThreads {
     }
 }
 
-/// Calls `work` with the pool of `team` once it is its turn.
+/// Calls `work` with the pool of `team`, when it is this caller's turn.
 fn on_team<R>(
     team: &ThreadTeam,
     start: impl FnOnce() -> SharedPool,
@@ -73,7 +73,7 @@ struct Threads {
 }
 
 impl Threads {
-    /// A pool of `threads` threads, the caller's included; `None` if the CPU backend has no pools.
+    /// Creates a pool of `threads` threads, including the caller's; `None` if the CPU backend has no pools.
     pub fn new(threads: c_int) -> Option<Self> {
         // SAFETY: these are the signatures of the two names in ggml-cpu.h, and a null pointer becomes `None`.
         // They are looked up because the backend may be a library that was loaded at run time.

@@ -1,11 +1,11 @@
-//! Messages of errors.
+//! Error messages in response bodies.
 
 use serde_json::Value;
 
-/// Characters of a message that are kept.
+/// Maximum characters of a message.
 const MESSAGE_CHARS_MAX: usize = 1000;
 
-/// The message of an error's body, in any of the engines' forms; the body itself where it has none.
+/// Extracts the message of an error body in any of the engines' formats, else returns the body itself.
 pub(crate) fn error_message(body: &str) -> String {
     let value: Value = serde_json::from_str(body).unwrap_or_default();
     let message = message(&value).unwrap_or_else(|| body.trim().to_owned());
@@ -23,7 +23,7 @@ fn message(value: &Value) -> Option<String> {
         .or_else(|| text(error))
         .or_else(|| text(&value["message"]))
         .or_else(|| text(&value["detail"]))
-        // Validators of Python servers list their findings.
+        // Python validators return a list of findings.
         .or_else(|| value["detail"].as_array().map(|list| list.iter().map(Value::to_string).collect()))
 }
 

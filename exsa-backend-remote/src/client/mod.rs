@@ -1,4 +1,4 @@
-//! HTTP client: one connection for each request in flight, which any thread can close.
+//! HTTP client: one connection per request in flight, which any thread can close.
 
 mod body;
 mod retry_after;
@@ -17,13 +17,13 @@ use std::time::Duration;
 use ureq::http::{HeaderName, HeaderValue, Request, Response};
 use ureq::{Agent, Body};
 
-/// Bytes of an error's body that are read.
+/// Maximum bytes read of an error body.
 const ERROR_BYTES_MAX: u64 = 64 << 10;
 
 /// Sends requests to one engine.
 ///
-/// An [`Agent`] serves one request at a time, so that [`Agent::shutdown`] ends that request alone, whatever
-/// it is blocked on. Agents of requests that ended well are kept with their connection.
+/// An [`Agent`] serves one request at a time, so [`Agent::shutdown`] ends only that request, wherever it
+/// blocks. Agents of completed requests are kept with their connection.
 pub(crate) struct Client {
     base: String,
     config: ureq::config::Config,
@@ -82,12 +82,12 @@ impl Client {
         &self.base
     }
 
-    /// An agent for one request.
+    /// Returns an agent for one request.
     pub(crate) fn agent(&self) -> Agent {
         self.idle.lock().pop().unwrap_or_else(|| Agent::new_with_config(self.config.clone()))
     }
 
-    /// Keeps an agent whose request has ended, with its connection.
+    /// Keeps an agent with its connection after its request has completed.
     pub(crate) fn keep(&self, agent: Agent) {
         let mut idle = self.idle.lock();
         if idle.len() < self.idle_max {
@@ -95,7 +95,7 @@ impl Client {
         }
     }
 
-    /// Sends a request with a body, and reads the head of the response.
+    /// Sends a request with a body, and reads the response head.
     pub(crate) fn post(&self, agent: &Agent, wire: &WireRequest) -> Result<Response<Body>, RemoteError> {
         let mut request = Request::post(format!("{}{}", self.base, wire.path));
         for (name, value) in &self.headers {
@@ -142,7 +142,7 @@ impl Client {
         }
     }
 
-    /// Sends a request and reads the whole response.
+    /// Sends a request and reads the complete response.
     pub(crate) fn call_with(&self, agent: &Agent, wire: &WireRequest) -> Result<Value, RemoteError> {
         let mut response = self.post(agent, wire)?;
         self.read_json(&mut response)
@@ -155,7 +155,7 @@ impl Client {
         serde_json::from_slice(&bytes).map_err(|error| RemoteError::Protocol(format!("no JSON: {error}")))
     }
 
-    /// As [`call_with`](Self::call_with), on an agent of its own.
+    /// Like [`call_with`](Self::call_with), with a separate agent.
     pub(crate) fn call(&self, wire: &WireRequest) -> Result<Value, RemoteError> {
         let agent = self.agent();
         let value = self.call_with(&agent, wire)?;

@@ -43,19 +43,19 @@ const FIELDS: &[Field] = &[
     Field::new(Setting::IgnoreEos, "ignore_eos"),
 ];
 
-/// Field that Exsa's server has beside those of llama-server.
+/// Field that Exsa's server has in addition to those of llama-server.
 const MIN_TOKENS: Field = Field::new(Setting::MinTokens, "min_tokens");
 
 const PENALTIES: Penalties = Penalties { additive: Counted::All, repetition: Counted::All };
 
-/// Penalties of Exsa, by its field `penalize_prompt`.
+/// Penalties of Exsa, with its field `penalize_prompt`.
 const EXSA_PENALTIES: Penalties = Penalties { additive: Counted::Choice, repetition: Counted::Choice };
 
 const CONSTRAINTS: &[&str] = &["json_schema", "json_object", "gbnf"];
 
 /// llama-server.
 pub(super) struct LlamaServer {
-    /// Whether it is Exsa's own server, which gives the id of every token.
+    /// Whether it is Exsa's own server, which returns the id of every token.
     pub(super) is_exsa: bool,
 }
 
@@ -72,7 +72,7 @@ impl Protocol for LlamaServer {
             constraints: CONSTRAINTS,
             text_constraints: true,
             forced_tools: true,
-            // 32 bits, of which the largest stands for a random seed.
+            // 32 bits; the largest value means a random seed.
             seed_max: Some(if self.is_exsa { i64::MAX as u64 } else { u32::MAX as u64 - 1 }),
             priority: false,
             cache_salt: false,
@@ -92,7 +92,7 @@ impl Protocol for LlamaServer {
             let reason = "with min_tokens, stop tokens cannot be matched here";
             return Err(unsupported("stop_tokens", reason));
         }
-        // Stop tokens end the answer here, where the engine goes on to its own end.
+        // Stop tokens end the answer locally, while the engine continues to its own end.
         let mut wire = request.clone();
         wire.stop_tokens.clear();
         let fields = [FIELDS, if self.is_exsa { &[MIN_TOKENS] } else { &[] }].concat();
@@ -105,7 +105,7 @@ impl Protocol for LlamaServer {
             let adapter = |it: &RequestAdapter| json!({ "name": it.name, "scale": it.scale });
             body.insert("lora".to_owned(), request.adapters.iter().map(adapter).collect());
         }
-        // Newer versions refuse -1, which stood for all tokens.
+        // Newer versions refuse -1, which meant all tokens.
         let all = if self.is_exsa || call.context == 0 { json!(-1) } else { json!(call.context) };
         if is_penalized(&request.sampling) && request.sampling.penalty_window.is_none() {
             body.insert("repeat_last_n".to_owned(), all.clone());
@@ -128,7 +128,7 @@ impl Protocol for LlamaServer {
         body.insert("return_tokens".to_owned(), json!(true));
         body.insert("cache_prompt".to_owned(), json!(true));
         if let Some(top) = call.logprobs() {
-            // Without a number, llama-server gives none at all.
+            // Without a number, llama-server returns none at all.
             body.insert("n_probs".to_owned(), json!(top.max(1)));
         }
         Ok(WireRequest::new("/completion", body.into()))
@@ -167,7 +167,7 @@ impl Reader for CompletionReader {
             return Err(RemoteError::Protocol(format!("an event without content and stop: {text}")));
         };
         let logprobs = logprobs(&value["completion_probabilities"], self.top);
-        // The last event may repeat the tokens of the whole answer, as answers without a stream have them.
+        // The last event may repeat the tokens of the whole answer, as in non-streamed answers.
         let ids = if stop { Vec::new() } else { token_ids(&value["tokens"])? };
         let drafts = drafts(ids, text, logprobs);
         if !stop {

@@ -1,23 +1,23 @@
-//! Log-probabilities of OpenAI's routes, in both of their forms.
+//! Log-probabilities of OpenAI's routes, in both forms.
 //!
-//! Completions have lists beside each other (`tokens`, `token_logprobs`, `top_logprobs`), conversations a
-//! list of entries (`content`). llama-server writes entries on both routes.
+//! Completions have parallel lists (`tokens`, `token_logprobs`, `top_logprobs`), conversations a list of
+//! entries (`content`). llama-server writes entries on both routes.
 
 use crate::dialect::update::{Draft, best, drafts, real, token_id};
 use exsa_core::TokenId;
 use exsa_core::stream::TopLogprob;
 use serde_json::Value;
 
-/// Log-probabilities of an event, a token each.
+/// Log-probabilities of an event, one per token.
 #[derive(Default)]
 pub(super) struct Logprobs {
-    /// Texts of the tokens, by which the event's text is divided among them.
+    /// Texts of the tokens, used to split the event's text.
     pieces: Vec<String>,
     values: Vec<(Option<f32>, Vec<TopLogprob>)>,
 }
 
 impl Logprobs {
-    /// Reads the field `logprobs` of a choice, with the `top` most probable tokens of each place.
+    /// Reads the field `logprobs` of a choice, with the `top` most probable tokens per position.
     pub(super) fn read(value: &Value, top: usize) -> Self {
         if let Some(entries) = value["content"].as_array() {
             return Self {
@@ -34,8 +34,8 @@ impl Logprobs {
         Self { pieces: tokens.iter().map(text).collect(), values: tops.collect() }
     }
 
-    /// Drafts with these log-probabilities: of `ids`; else of the tokens, where their texts make up
-    /// `content`; else of `content` as a whole, with the first of the log-probabilities.
+    /// Creates drafts with these log-probabilities: one per id of `ids`; else one per token, if their texts
+    /// concatenate to `content`; else a single one with all of `content` and the first log-probability.
     pub(super) fn drafts(self, ids: Vec<TokenId>, content: &str) -> Vec<Draft> {
         let divides = self.pieces.len() == self.values.len() && self.pieces.concat() == content;
         if !ids.is_empty() || !divides {
@@ -50,7 +50,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// Token and text of a place. vLLM writes `token_id:7` where ids are asked for.
+/// Parses token and text of a position. vLLM writes `token_id:7` if ids are requested.
 fn named(text: &str, logprob: f32) -> TopLogprob {
     match text.strip_prefix("token_id:").and_then(|id| id.parse().ok()) {
         Some(id) => TopLogprob::new(Some(id), logprob),
@@ -68,7 +68,7 @@ fn of_entry(entry: &Value, n: usize) -> (Option<f32>, Vec<TopLogprob>) {
     (real(&entry["logprob"]), best(top.iter().filter_map(candidate).collect(), n))
 }
 
-/// A candidate of an entry. Its id is `token_id` in vLLM's routes of ids, and `id` in llama-server's.
+/// Parses a candidate of an entry. Its id is `token_id` in vLLM's routes of ids, and `id` in llama-server's.
 fn candidate(entry: &Value) -> Option<TopLogprob> {
     let logprob = real(&entry["logprob"])?;
     let id = token_id(&entry["token_id"]).or_else(|_| token_id(&entry["id"])).ok();

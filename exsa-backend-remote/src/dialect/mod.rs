@@ -24,10 +24,10 @@ use serde_json::Value;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Dialect {
-    /// Asks the engine once, when it is connected.
+    /// Detected once when connecting.
     #[default]
     Auto,
-    /// vLLM: `/inference/v1/generate` where the engine has it, else `/v1/completions` with token ids.
+    /// vLLM: `/inference/v1/generate` if the engine has it, else `/v1/completions` with token ids.
     Vllm,
     /// TensorRT-LLM's `trtllm-serve`: `/v1/completions` with token ids.
     TensorRtLlm,
@@ -44,7 +44,7 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// Name for people.
+    /// Display name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Auto => "unknown engine",
@@ -59,7 +59,7 @@ impl Dialect {
     }
 }
 
-/// A request as it is sent.
+/// An HTTP request to send.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WireRequest {
     pub(crate) path: String,
@@ -75,23 +75,23 @@ impl WireRequest {
 
 /// The protocol of an engine.
 pub(crate) trait Protocol: Send + Sync {
-    /// Abilities and the effect of a continuation.
+    /// Capabilities of the engine.
     fn capabilities(&self) -> Capabilities;
 
-    /// The request for an answer.
+    /// Builds the request for an answer.
     fn request(&self, call: &Call<'_>) -> Result<WireRequest, SubmitError>;
 
-    /// The reader of the answer's events.
+    /// Creates the reader of the answer's events.
     fn reader(&self, call: &Call<'_>) -> Box<dyn Reader>;
 
-    /// The request that ends the answer to the request of this id, beside closing its connection.
+    /// Builds the request that aborts the request with this id, besides closing its connection.
     fn abort(&self, id: &str) -> Option<WireRequest> {
         let _ = id;
         None
     }
 }
 
-/// The protocol of a dialect.
+/// Returns the protocol of a dialect.
 pub(crate) fn protocol(dialect: Dialect, served: &Served) -> Box<dyn Protocol> {
     match dialect {
         Dialect::Vllm => Box::new(vllm::Vllm::new(served)),
@@ -108,12 +108,12 @@ pub(crate) fn protocol(dialect: Dialect, served: &Served) -> Box<dyn Protocol> {
     }
 }
 
-/// Refuses a setting that the engine cannot honour.
+/// Refuses a setting that the engine does not support.
 pub(crate) fn unsupported(operation: &'static str, reason: impl Into<String>) -> SubmitError {
     SubmitError::Unsupported { operation, reason: reason.into() }
 }
 
-/// Reads an event's data twice by the reader of every dialect, for fuzzing: a reader keeps a state.
+/// Reads an event's data twice with the reader of every dialect, for fuzzing: readers have state.
 #[doc(hidden)]
 pub fn read_event(data: &str) {
     let Ok(value) = serde_json::from_str::<Value>(data) else { return };
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// JSON with the names that readers look for, and any values behind them.
+    /// JSON with the names that readers look for, and arbitrary values.
     fn json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),

@@ -1,4 +1,4 @@
-//! OpenAI's chat completions and completions with text, and what other dialects share with them.
+//! OpenAI's chat completions and completions with text, and code shared with other dialects.
 
 use crate::capabilities::Capabilities;
 use crate::dialect::call::{Call, grammar_of, refused_grammar, schema_value};
@@ -14,7 +14,7 @@ use exsa_core::tools::ToolChoice;
 use exsa_core::{Request, SubmitError};
 use serde_json::{Map, Value, json};
 
-/// Fields of OpenAI's own servers. `top_k`, `min_p` and others are extensions of single engines.
+/// Fields of OpenAI's own servers. `top_k`, `min_p` and others are extensions of some engines.
 const FIELDS: &[Field] = &[
     Field::new(Setting::Temperature, "temperature").off(1.0),
     Field::new(Setting::TopP, "top_p").off(1.0),
@@ -27,25 +27,24 @@ const PENALTIES: Penalties = Penalties { additive: Counted::Answer, repetition: 
 
 const CONSTRAINTS: &[&str] = &["json_schema", "json_object"];
 
-/// Any server with OpenAI's API, by its text.
+/// Any server with OpenAI's API, with text instead of token ids.
 pub(super) struct OpenAi {
     pub(super) text_grammar: TextGrammar,
 }
 
-/// Form of a grammar on `/v1/completions`. OpenAI's own route has none, and servers ignore fields that they
-/// do not know.
+/// Form of a grammar on `/v1/completions`. OpenAI's own route has none, and servers ignore unknown fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TextGrammar {
     /// `response_format`, as for conversations.
     ResponseFormat,
     /// llama-server's `json_schema`; it ignores `response_format` there.
     JsonSchema,
-    /// Not known to be kept to.
+    /// Unknown: the engine may ignore the grammar.
     Unknown,
 }
 
 impl TextGrammar {
-    /// The form of the engine that lists its models as owned by `owner`, in lower case.
+    /// Returns the form for an engine that lists its models as owned by `owner`, in lower case.
     pub(super) fn of_owner(owner: &str) -> Self {
         let keep = ["vllm", "sglang", "tensorrt_llm", "exsa"];
         if keep.into_iter().any(|name| owner.contains(name)) {
@@ -116,8 +115,8 @@ impl Protocol for OpenAi {
     }
 }
 
-/// The request with filters off that OpenAI's API has no field for, where they have Exsa's default values:
-/// they are no choice of the caller.
+/// Turns off filters that OpenAI's API has no field for if they have Exsa's default values, since the caller
+/// did not choose them.
 fn without_defaults(request: &Request) -> Request {
     let mut request = request.clone();
     let (sampling, default) = (&mut request.sampling, exsa_core::SamplingParams::default());
@@ -134,7 +133,7 @@ fn without_defaults(request: &Request) -> Request {
     request
 }
 
-/// The reader for the route that the call goes to.
+/// Returns the reader for the call's route.
 pub(super) fn reader(call: &Call<'_>) -> Box<dyn Reader> {
     let top = call.logprobs().unwrap_or_default() as usize;
     match call.text_or_ids() {
@@ -143,7 +142,7 @@ pub(super) fn reader(call: &Call<'_>) -> Box<dyn Reader> {
     }
 }
 
-/// Fields that all routes have.
+/// Fields common to all routes.
 pub(super) fn common(body: &mut Map<String, Value>, call: &Call<'_>) {
     body.insert("model".to_owned(), json!(call.model));
     body.insert("stream".to_owned(), json!(true));
@@ -154,21 +153,21 @@ pub(super) fn common(body: &mut Map<String, Value>, call: &Call<'_>) {
     }
 }
 
-/// Log-probabilities of completions: a number of tokens.
+/// Log-probabilities of completions: a count of tokens.
 pub(super) fn completion_limits(body: &mut Map<String, Value>, call: &Call<'_>) {
     if let Some(top) = call.logprobs() {
         body.insert("logprobs".to_owned(), json!(top));
     }
 }
 
-/// Turns pairs of token and bias into OpenAI's map.
+/// Converts pairs of token and bias to OpenAI's map.
 pub(super) fn bias_as_map(body: &mut Map<String, Value>) {
     let Some(Value::Array(pairs)) = body.get("logit_bias") else { return };
     let map: Map<String, Value> = pairs.iter().map(|pair| (pair[0].to_string(), pair[1].clone())).collect();
     body.insert("logit_bias".to_owned(), map.into());
 }
 
-/// The request for a conversation that the engine renders.
+/// Builds the request for a conversation that the engine renders.
 pub(super) fn chat(mut body: Map<String, Value>, call: &Call<'_>) -> Result<WireRequest, SubmitError> {
     let request = call.request;
     let Prompt::Chat(messages) = &request.prompt else {
@@ -225,7 +224,7 @@ fn response_format(constraint: &Constraint) -> Result<Value, SubmitError> {
     }
 }
 
-/// The schema of a constraint, as llama-server takes it.
+/// Returns the schema of a constraint in llama-server's form.
 fn json_schema(constraint: &Constraint) -> Result<Value, SubmitError> {
     match grammar_of(constraint)?.0 {
         Grammar::JsonObject => Ok(json!({ "type": "object" })),
@@ -234,7 +233,7 @@ fn json_schema(constraint: &Constraint) -> Result<Value, SubmitError> {
     }
 }
 
-/// The only choice of an event; `None` where it has none, as the event of the usage.
+/// Returns the only choice of an event; `None` if it has none, as for the usage event.
 pub(super) fn choice(value: &Value) -> Result<Option<&Value>, RemoteError> {
     match value.get("choices").and_then(Value::as_array) {
         Some(choices) => Ok(choices.first()),
@@ -247,7 +246,7 @@ pub(super) fn excerpt(value: &Value) -> String {
     text.chars().take(200).collect()
 }
 
-/// The engine's reason in OpenAI's words; `stop_reason` is vLLM's.
+/// Converts the engine's finish reason, in OpenAI's terms; `stop_reason` is vLLM's.
 pub(super) fn end(choice: &Value) -> Option<RemoteEnd> {
     let reason = choice.get("finish_reason")?.as_str()?;
     Some(match reason {
@@ -260,7 +259,7 @@ pub(super) fn end(choice: &Value) -> Option<RemoteEnd> {
 
 /// Reads completions.
 pub(super) struct CompletionReader {
-    /// Most probable tokens that the request asks for.
+    /// Number of most probable tokens that the request asks for.
     pub(super) top: usize,
 }
 

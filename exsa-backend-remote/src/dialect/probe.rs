@@ -1,4 +1,4 @@
-//! Asks an engine for its protocol, its models and their context.
+//! Detects an engine's protocol, its models and their context.
 
 use crate::client::Client;
 use crate::dialect::{Dialect, WireRequest};
@@ -9,15 +9,15 @@ use serde_json::{Value, json};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Served {
     pub(crate) models: Vec<String>,
-    /// Tokens of context of the first model, where the engine tells.
+    /// Context length of the first model, if the engine reports it.
     pub(crate) context: Option<usize>,
     /// Whether the engine has vLLM's route `/inference/v1/generate`.
     pub(crate) generate_route: bool,
-    /// Owner of the first model, in lower case: the engine's name with most.
+    /// Owner of the first model, in lower case: for most engines their name.
     pub(crate) owned_by: String,
 }
 
-/// The dialect of the engine, where it is not given, and what it serves.
+/// Returns the dialect of the engine, detected if not given, and its models and limits.
 ///
 /// # Errors
 ///
@@ -82,8 +82,8 @@ fn detect(client: &Client, served: &Served) -> Result<Dialect, RemoteError> {
     }
 }
 
-/// Whether vLLM has the route of token ids. It refuses an empty request where it has, and is closed (403) or
-/// absent (404) where it has not.
+/// Returns whether vLLM has the route for token ids. An empty request is refused as invalid if it has; the
+/// route is closed (403) or absent (404) if it has not.
 fn has_generate(client: &Client) -> Result<bool, RemoteError> {
     let empty = WireRequest::new("/inference/v1/generate", json!({}));
     match client.call(&empty) {

@@ -1,4 +1,4 @@
-//! Settings of a request, and how they are written for an engine.
+//! Settings of a request, and their form for each engine.
 
 use crate::dialect::unsupported;
 use exsa_core::sampler::{Mirostat, SamplingParams, TransformKind};
@@ -72,7 +72,7 @@ impl Setting {
         Self::IgnoreEos,
     ];
 
-    /// Name of the setting in Exsa.
+    /// The setting's name in Exsa.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Temperature => "temperature",
@@ -107,11 +107,10 @@ impl Setting {
         }
     }
 
-    /// The value, `None` where it changes nothing.
+    /// The value; `None` if it has no effect.
     fn value(self, request: &Request) -> Option<Value> {
         let it = &request.sampling;
-        // Parameters of a step that is not in the chain, or that greedy decoding does not apply, count for
-        // nothing.
+        // Parameters of a step that is not in the chain, or that greedy decoding skips, have no effect.
         let listed = |kind| it.order.contains(&kind);
         let greedy = is_greedy(it);
         let drawn = |kind| !greedy && listed(kind);
@@ -171,14 +170,14 @@ impl Setting {
     }
 }
 
-/// Whether the most probable token is always taken.
+/// Returns whether decoding is greedy.
 pub(crate) fn is_greedy(params: &SamplingParams) -> bool {
     params.temperature == 0.0 && params.order.contains(&TransformKind::Temperature)
         || params.top_p == 0.0 && params.order.contains(&TransformKind::TopP)
         || params.top_k == Some(1) && params.order.contains(&TransformKind::TopK)
 }
 
-/// Whether a penalty is in effect.
+/// Returns whether a penalty has an effect.
 pub(crate) fn is_penalized(params: &SamplingParams) -> bool {
     params.order.contains(&TransformKind::Penalties)
         && (params.repetition_penalty != 1.0
@@ -186,26 +185,26 @@ pub(crate) fn is_penalized(params: &SamplingParams) -> bool {
             || params.presence_penalty != 0.0)
 }
 
-/// The number as it is written in decimal: 0.8 rather than 0.800000011920929.
+/// Converts to the shortest decimal: 0.8 rather than 0.800000011920929.
 fn number(value: f32) -> Value {
     value.to_string().parse::<f64>().map_or(Value::Null, Value::from)
 }
 
-/// Names of the chain's steps, as llama.cpp has them.
+/// Names of the chain's steps in llama.cpp.
 fn order(kinds: &[TransformKind]) -> Value {
     let names = kinds.iter().filter(|kind| **kind != TransformKind::Host);
     names.filter_map(|kind| serde_json::to_value(kind).ok()).collect()
 }
 
-/// A field of an engine's requests that a setting is written as.
+/// A field of an engine's requests for a setting.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field {
     pub(crate) setting: Setting,
     pub(crate) name: &'static str,
-    /// Value that is sent where the setting changes nothing; `None` omits the field. Engines that take
-    /// defaults from the model's files need the value.
+    /// Value that is sent if the setting has no effect; `None` omits the field. Engines that take defaults
+    /// from the model's files need it.
     pub(crate) off: Option<f64>,
-    /// Values that the engine accepts, where it accepts fewer than Exsa.
+    /// Range that the engine accepts, if smaller than Exsa's.
     pub(crate) range: Option<(f64, f64)>,
 }
 
@@ -214,7 +213,7 @@ impl Field {
         Self { setting, name, off: None, range: None }
     }
 
-    /// Sends `value` where the setting changes nothing.
+    /// Sends `value` if the setting has no effect.
     pub(crate) const fn off(mut self, value: f64) -> Self {
         self.off = Some(value);
         self
@@ -227,27 +226,27 @@ impl Field {
     }
 }
 
-/// Tokens that an engine's penalties count.
+/// Tokens counted by an engine's penalties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Counted {
-    /// Those of the answer.
+    /// Tokens of the answer.
     Answer,
-    /// Those of prompt and answer.
+    /// Tokens of prompt and answer.
     All,
-    /// Either, by a field of the request.
+    /// Either, selected by a field of the request.
     Choice,
 }
 
 /// Penalties of an engine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Penalties {
-    /// Tokens that frequency and presence penalties count.
+    /// Tokens counted by frequency and presence penalties.
     pub(crate) additive: Counted,
-    /// Tokens that the repetition penalty counts.
+    /// Tokens counted by the repetition penalty.
     pub(crate) repetition: Counted,
 }
 
-/// Writes the settings of `request` by `fields`.
+/// Writes the settings of `request` with `fields`.
 ///
 /// # Errors
 ///
@@ -306,7 +305,7 @@ fn check_range(field: &Field, value: &Value) -> Result<(), SubmitError> {
     }
 }
 
-/// Refuses penalties that count other tokens than the request's.
+/// Refuses penalties that would count other tokens than requested.
 fn check_penalties(penalties: Penalties, request: &Request, engine: &str) -> Result<(), SubmitError> {
     let params = &request.sampling;
     if !params.order.contains(&TransformKind::Penalties) {

@@ -13,7 +13,7 @@ use exsa_core::request::Prompt;
 use exsa_core::stream::TopLogprob;
 use serde_json::{Map, Value, json};
 
-/// Fields of `sampling_params`. SGLang takes what a request leaves out from the model's files.
+/// Fields of `sampling_params`. SGLang takes omitted fields from the model's files.
 const FIELDS: &[Field] = &[
     Field::new(Setting::Temperature, "temperature").off(1.0),
     Field::new(Setting::TopK, "top_k").off(-1.0),
@@ -66,7 +66,7 @@ impl Protocol for Sglang {
         let mut params = write(FIELDS, PENALTIES, request, call.options.approximate, engine)?;
         bias_as_map(&mut params);
         params.insert("sampling_seed".to_owned(), json!(call.seed()));
-        // Without a limit of its own, SGLang stops after 128 tokens; null is up to the context.
+        // Without an explicit limit, SGLang stops after 128 tokens; null means up to the context.
         params.insert("max_new_tokens".to_owned(), json!(request.max_tokens));
         if let Some(constraint) = &request.constraint {
             let (name, grammar) = grammar(constraint)?;
@@ -98,7 +98,7 @@ impl Protocol for Sglang {
             body.insert("extra_key".to_owned(), json!(salt));
         }
         if let Some(urgency) = call.urgency() {
-            // Higher is sooner, unless the server is started with --schedule-low-priority-values-first.
+            // Higher is more urgent, unless the server is started with --schedule-low-priority-values-first.
             body.insert("priority".to_owned(), json!(urgency - 1));
         }
         Ok(WireRequest::new("/generate", body.into()))
@@ -124,17 +124,17 @@ fn grammar(constraint: &Constraint) -> Result<(&'static str, String), SubmitErro
 }
 
 /// Reads events of `/generate`. Unless the server is started with `--incremental-streaming-output`, every
-/// event has the whole answer so far.
+/// event contains the whole answer so far.
 #[derive(Default)]
 pub(super) struct GenerateReader {
     top: usize,
-    /// Tokens, bytes of text and log-probabilities read so far.
+    /// Tokens, text bytes and log-probabilities read so far.
     tokens: usize,
     text: usize,
 }
 
 impl GenerateReader {
-    /// A reader for `top` most probable tokens.
+    /// Creates a reader for `top` most probable tokens.
     pub(super) fn new(top: usize) -> Self {
         Self { top, ..Self::default() }
     }
@@ -154,7 +154,7 @@ impl Reader for GenerateReader {
         let ids = token_ids(&value["output_ids"])?;
         let text = value["text"].as_str().unwrap_or_default();
         let total = count(&meta["completion_tokens"]).unwrap_or(ids.len());
-        // In a stream of increments, an event has fewer tokens than the answer has by then.
+        // In an incremental stream, an event has fewer tokens than the answer so far.
         let whole = ids.len() >= total && (self.tokens == 0 || ids.len() >= self.tokens);
         let skipped = if whole { self.tokens } else { 0 };
         let new = ids.get(skipped..).unwrap_or_default().to_vec();
@@ -176,7 +176,7 @@ impl Reader for GenerateReader {
     }
 }
 
-/// Log-probabilities of the last `n` tokens.
+/// Returns the log-probabilities of the last `n` tokens.
 fn logprobs(meta: &Value, n: usize, top: usize) -> Vec<(Option<f32>, Vec<TopLogprob>)> {
     let Some(list) = meta["output_token_logprobs"].as_array() else { return Vec::new() };
     let entry = |entry: &Value| {

@@ -28,7 +28,7 @@ const PENALTIES: Penalties = Penalties { additive: Counted::All, repetition: Cou
 
 const CONSTRAINTS: &[&str] = &["json_schema", "json_object", "regex", "gbnf"];
 
-/// Header by which a request is known for its abort.
+/// Header with the request id, for its abort.
 const REQUEST_ID: &str = "triton-request-id";
 
 /// Triton.
@@ -120,7 +120,7 @@ impl Protocol for Triton {
     }
 }
 
-/// Kind and text of a grammar, in the words of TensorRT-LLM's executor.
+/// Returns kind and text of a grammar in the terms of TensorRT-LLM's executor.
 fn guide(constraint: &Constraint) -> Result<(&'static str, Option<String>), SubmitError> {
     Ok(match grammar_of(constraint)?.0 {
         Grammar::JsonObject => ("json", None),
@@ -131,7 +131,7 @@ fn guide(constraint: &Constraint) -> Result<(&'static str, Option<String>), Subm
     })
 }
 
-/// Reads the ensemble's events. They have no finish reason.
+/// Reads the ensemble's events, which have no finish reason.
 pub(super) struct StreamReader;
 
 impl Reader for StreamReader {

@@ -1,7 +1,7 @@
 //! TensorRT-LLM's `trtllm-serve`: `/v1/completions` with token ids in and out.
 //!
-//! Its requests forbid unknown fields, so that only fields of its classes `CompletionRequest` and
-//! `ChatCompletionRequest` are sent.
+//! It refuses unknown fields, so only fields of its classes `CompletionRequest` and `ChatCompletionRequest`
+//! are sent.
 
 use crate::capabilities::Capabilities;
 use crate::dialect::call::{Call, grammar_of, refused_grammar, schema_value};
@@ -42,7 +42,7 @@ impl Protocol for TensorRtLlm {
             ids_out: true,
             ids_complete: true,
             chat: true,
-            // Their form in a stream without detokenization is not documented.
+            // Their form in a stream without detokenization is undocumented.
             logprobs: false,
             constraints: CONSTRAINTS,
             text_constraints: true,
@@ -69,7 +69,7 @@ impl Protocol for TensorRtLlm {
             body.insert("response_format".to_owned(), response_format(constraint)?);
         }
         if let Some(urgency) = call.urgency() {
-            // Higher is sooner; 0.5 is the default.
+            // Higher is more urgent; 0.5 is the default.
             body.insert("priority".to_owned(), json!(urgency as f64 / 2.0));
         }
         if !request.skip_special_tokens {
@@ -81,7 +81,7 @@ impl Protocol for TensorRtLlm {
             body.insert("prompt_ignore_length".to_owned(), json!(tokens));
         }
         if prompt.is_array() {
-            // Token ids come in place of text.
+            // Requests token ids instead of text.
             body.insert("detokenize".to_owned(), json!(false));
             body.insert("add_special_tokens".to_owned(), json!(false));
         }

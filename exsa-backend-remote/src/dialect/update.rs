@@ -1,4 +1,4 @@
-//! News of an answer, apart from the protocol.
+//! Protocol-independent updates of an answer.
 
 use crate::error::RemoteError;
 use exsa_core::TokenId;
@@ -9,28 +9,28 @@ use serde_json::Value;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Draft {
     pub(crate) id: Option<TokenId>,
-    /// Text by the engine.
+    /// Text from the engine.
     pub(crate) text: String,
-    /// Whether the engine says that it is reasoning.
+    /// Whether the engine marks it as reasoning.
     pub(crate) reasoning: bool,
     pub(crate) logprob: Option<f32>,
     pub(crate) top: Vec<TopLogprob>,
 }
 
-/// The engine's reason for the end of an answer.
+/// The engine's finish reason.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum RemoteEnd {
-    /// The model ended its answer, by a token where the engine tells.
+    /// The model ended its answer, with a token if the engine reports it.
     Stop(Option<TokenId>),
-    /// The limit of tokens, or the context is full.
+    /// The token limit was reached, or the context is full.
     Length,
-    /// The answer ended with calls of tools.
+    /// The answer ended with tool calls.
     ToolCalls,
     /// The engine ended the answer.
     Failed(String),
 }
 
-/// Tokens as the engine counted them.
+/// Token counts reported by the engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RemoteUsage {
     pub(crate) prompt: Option<usize>,
@@ -39,7 +39,7 @@ pub(crate) struct RemoteUsage {
 }
 
 impl RemoteUsage {
-    /// OpenAI's object `usage`.
+    /// Reads OpenAI's object `usage`.
     pub(crate) fn read(value: &Value) -> Option<Self> {
         let usage = value.get("usage").filter(|usage| usage.is_object())?;
         Some(Self {
@@ -49,7 +49,7 @@ impl RemoteUsage {
         })
     }
 
-    /// Takes the counts that `other` has.
+    /// Takes the counts that are present in `other`.
     pub(crate) fn merge(&mut self, other: Self) {
         self.prompt = other.prompt.or(self.prompt);
         self.completion = other.completion.or(self.completion);
@@ -68,19 +68,19 @@ pub(crate) struct Update {
 
 /// Reads the events of one answer.
 pub(crate) trait Reader: Send + Sync {
-    /// The content of an event's JSON.
+    /// Reads the content of an event's JSON.
     fn read(&mut self, value: &Value) -> Result<Update, RemoteError>;
 
-    /// A reader of the same answer from its start.
+    /// Returns a new reader of the same answer, from its start.
     fn fresh(&self) -> Box<dyn Reader>;
 
-    /// Whether the end of the stream is the end of the answer: the protocol has no finish reason.
+    /// Returns whether the end of the stream is the end of the answer, for protocols without a finish reason.
     fn ends_silently(&self) -> bool {
         false
     }
 }
 
-/// Drafts of `ids`, the last of which has the whole text; or of the text alone.
+/// Creates drafts for `ids`, the last of which has the whole text; or for the text alone.
 pub(crate) fn drafts(
     ids: Vec<TokenId>,
     text: &str,
@@ -107,16 +107,16 @@ pub(crate) fn drafts(
     drafts
 }
 
-/// Token ids of a list.
+/// Reads a list of token ids.
 ///
 /// # Errors
 ///
-/// An element is no token id.
+/// An element is not a token id.
 pub(crate) fn token_ids(value: &Value) -> Result<Vec<TokenId>, RemoteError> {
     let Some(items) = value.as_array() else {
         return match value {
             Value::Null => Ok(Vec::new()),
-            _ => Err(RemoteError::Protocol("token ids that are no list".to_owned())),
+            _ => Err(RemoteError::Protocol("token ids are not a list".to_owned())),
         };
     };
     items.iter().map(token_id).collect()
@@ -124,19 +124,19 @@ pub(crate) fn token_ids(value: &Value) -> Result<Vec<TokenId>, RemoteError> {
 
 pub(crate) fn token_id(value: &Value) -> Result<TokenId, RemoteError> {
     let id = value.as_u64().and_then(|id| TokenId::try_from(id).ok());
-    id.ok_or_else(|| RemoteError::Protocol(format!("{value} is no token id")))
+    id.ok_or_else(|| RemoteError::Protocol(format!("{value} is not a token id")))
 }
 
 pub(crate) fn count(value: &Value) -> Option<usize> {
     value.as_u64().and_then(|count| usize::try_from(count).ok())
 }
 
-/// A log-probability. Engines write large negative numbers for zero probability.
+/// Reads a log-probability. Engines write large negative numbers for zero probability.
 pub(crate) fn real(value: &Value) -> Option<f32> {
     value.as_f64().map(|value| value as f32)
 }
 
-/// The `n` most probable, the best first.
+/// Returns the `n` most probable, best first.
 pub(crate) fn best(mut top: Vec<TopLogprob>, n: usize) -> Vec<TopLogprob> {
     top.sort_by(|a, b| b.logprob.total_cmp(&a.logprob));
     top.truncate(n);

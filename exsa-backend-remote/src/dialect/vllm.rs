@@ -13,8 +13,7 @@ use exsa_core::SubmitError;
 use exsa_core::constraint::{Constraint, Grammar};
 use serde_json::{Value, json};
 
-/// vLLM takes what a request leaves out from the model's `generation_config.json`, so that every setting is
-/// sent.
+/// vLLM takes omitted fields from the model's `generation_config.json`, so every setting is sent.
 const FIELDS: &[Field] = &[
     Field::new(Setting::Temperature, "temperature").off(1.0),
     Field::new(Setting::TopK, "top_k").off(-1.0),
@@ -89,7 +88,7 @@ impl Protocol for Vllm {
             if let Some(top) = call.logprobs() {
                 body.insert("logprobs".to_owned(), json!(top));
             }
-            // The text is made here.
+            // The text is produced locally.
             body.insert("detokenize".to_owned(), json!(false));
             let mut outer = serde_json::Map::new();
             outer.insert("token_ids".to_owned(), call.text_or_ids().unwrap_or_default());
@@ -127,24 +126,24 @@ impl Protocol for Vllm {
 
     fn abort(&self, id: &str) -> Option<WireRequest> {
         let path = "/inference/v1/abort_requests";
-        // The route of ids prefixes the id that it is given.
+        // The route for token ids prefixes the given id.
         let ids = json!([format!("generate-tokens-{id}"), id]);
         self.generate.then(|| WireRequest::new(path, json!({ "request_ids": ids })))
     }
 }
 
 fn no_limit() -> SubmitError {
-    unsupported("max_tokens", "vLLM needs a limit where the context or the prompt's length is unknown")
+    unsupported("max_tokens", "vLLM needs a limit if the context or the prompt's length is unknown")
 }
 
-/// Fields that vLLM has beside OpenAI's.
+/// Fields that vLLM has in addition to OpenAI's.
 fn extras(body: &mut serde_json::Map<String, Value>, call: &Call<'_>) {
     body.insert("request_id".to_owned(), json!(call.id));
     if let Some(salt) = &call.request.cache_salt {
         body.insert("cache_salt".to_owned(), json!(salt));
     }
     if let Some(urgency) = call.urgency() {
-        // Lower is sooner.
+        // Lower is more urgent.
         body.insert("priority".to_owned(), json!(1 - urgency));
     }
 }

@@ -1,4 +1,4 @@
-//! An answer in the making: from the engine's news to the events of a stream.
+//! Converts the engine's updates to the events of a stream.
 
 use crate::dialect::{Draft, RemoteEnd, RemoteUsage, Update};
 use exsa_core::engine::{AnswerDecoder, DecoderStep};
@@ -11,40 +11,40 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// An answer in the making.
+/// An answer in progress.
 pub(crate) struct Answer {
     pub(crate) sender: StreamSender,
     pub(crate) decoder: AnswerDecoder,
-    /// Whether text is made here from token ids.
+    /// Whether text is produced locally from token ids.
     pub(crate) by_ids: bool,
-    /// The tokenizer, where the engine leaves out ids of tokens inside a character.
+    /// The tokenizer, if the engine omits ids of tokens inside a character.
     pub(crate) verify: Option<Arc<dyn Tokenizer>>,
-    /// Tokens of the prompt, where known here.
+    /// Prompt tokens, if known locally.
     pub(crate) prompt_tokens: Option<usize>,
     pub(crate) has_token_limit: bool,
     pub(crate) seed: u64,
     pub(crate) submitted: Instant,
-    /// Time spent on the answer before its submission.
+    /// Time spent on the answer before this submission.
     pub(crate) elapsed: Duration,
     pub(crate) started: Option<Instant>,
     pub(crate) first: Option<Instant>,
     pub(crate) last: Option<Instant>,
-    /// Tokens generated before the submission. With any, the limit for the first token is met.
+    /// Tokens generated before the submission. If there are any, the first-token deadline is met.
     pub(crate) resumed: usize,
     pub(crate) usage: RemoteUsage,
     pub(crate) stats: Arc<Mutex<EngineStats>>,
 }
 
-/// Effect of news on the answer.
+/// Effect of an update on the answer.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Flow {
-    /// More is wanted.
+    /// The answer continues.
     Continue,
-    /// More is wanted once the stream has room.
+    /// The answer continues once the stream has room.
     Full,
-    /// The answer has ended by the engine's own decision, which counts then follow.
+    /// The engine ended the answer; token counts follow.
     Ended(FinishReason),
-    /// The answer has ended here; the engine goes on unless it is told.
+    /// The answer was ended locally; the engine continues unless aborted.
     Cut(FinishReason),
 }
 
@@ -60,7 +60,7 @@ impl Answer {
             match self.take_draft(draft) {
                 DecoderStep::Continue => {}
                 DecoderStep::End(reason) => return self.ended_here(reason, update.end.is_some()),
-                // `StreamFull`, and whatever is added.
+                // `StreamFull`, and any variants added later.
                 _ => full = true,
             }
         }
@@ -97,7 +97,7 @@ impl Answer {
                 }
                 self.decoder.text(&draft.text, 1, token, &self.sender)
             }
-            // Text beside ids is the engine's own; it is made here.
+            // Text beside ids is the engine's own; the local text is used.
             None if self.by_ids => DecoderStep::Continue,
             None => self.decoder.text(&draft.text, 1, token, &self.sender),
         }
@@ -124,12 +124,12 @@ impl Answer {
         self.last = Some(now);
     }
 
-    /// Whether the answer has no token.
+    /// Returns whether the answer has no token yet.
     pub(crate) fn waits_for_first(&self) -> bool {
         self.first.is_none() && self.resumed == 0
     }
 
-    /// Whether nothing was sent yet.
+    /// Returns whether nothing was sent yet.
     pub(crate) fn is_fresh(&self) -> bool {
         self.first.is_none()
     }

@@ -1,4 +1,4 @@
-//! The state of a request that its consumer, its timers and its thread share.
+//! Request state shared by its consumer, its timers and its thread.
 
 use crate::stream::answer::Answer;
 use exsa_core::FinishReason;
@@ -9,21 +9,22 @@ use ureq::Agent;
 
 /// A request until its end.
 ///
-/// The first of the consumer, a time limit and the network ends the stream; none waits for the others.
+/// The consumer, a deadline and the network can each end the stream without waiting for the others; the first
+/// one wins.
 pub(crate) struct Control {
     state: Mutex<State>,
     changed: Condvar,
 }
 
 struct State {
-    /// `None` while the thread works on it, and after the end.
+    /// `None` while the thread processes it, and after the end.
     answer: Option<Box<Answer>>,
     ended: Option<FinishReason>,
     /// The connection in use.
     agent: Option<Agent>,
     /// Whether the consumer's stream is full.
     full: bool,
-    /// Whether bytes are expected; not before the response's head, and not while the stream is full.
+    /// Whether bytes are expected; not before the response head, and not while the stream is full.
     reading: bool,
     last_byte: Instant,
 }
@@ -48,7 +49,7 @@ impl Control {
         }
     }
 
-    /// As [`end`](Self::end), but keeps the connection. Returns whether the request had not ended.
+    /// Like [`end`](Self::end), but keeps the connection. Returns whether the request had not ended.
     pub(crate) fn end_kept(&self, reason: FinishReason) -> bool {
         let mut state = self.state.lock();
         if state.ended.is_some() {
@@ -67,7 +68,7 @@ impl Control {
     /// Ends the request unless a token was generated.
     pub(crate) fn end_before_first_token(&self) {
         let state = self.state.lock();
-        // While the thread works on the answer, a token is there.
+        // While the thread processes the answer, there is a token.
         if state.answer.as_ref().is_some_and(|answer| answer.waits_for_first()) {
             drop(state);
             self.end(FinishReason::FirstTokenTimeout);
@@ -78,9 +79,9 @@ impl Control {
         self.state.lock().ended.is_some()
     }
 
-    /// Works on the answer. `None` if the request has ended.
+    /// Processes the answer. `None` if the request has ended.
     ///
-    /// The lock is not held meanwhile: events wake consumers, whose code may come back here.
+    /// The lock is not held meanwhile, since events wake consumers, whose code may call this again.
     pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Answer) -> T) -> Option<T> {
         let mut answer = self.state.lock().answer.take()?;
         let result = work(&mut answer);
@@ -98,7 +99,7 @@ impl Control {
         }
     }
 
-    /// Sets the connection that the end of the request closes. `false` if the request has ended.
+    /// Sets the connection to close at the end of the request. Returns `false` if the request has ended.
     pub(crate) fn attach(&self, agent: &Agent) -> bool {
         let mut state = self.state.lock();
         if state.ended.is_some() {
@@ -128,13 +129,13 @@ impl Control {
         self.state.lock().full = true;
     }
 
-    /// The consumer has read enough.
+    /// Called when the consumer has drained the stream.
     pub(crate) fn drained(&self) {
         self.state.lock().full = false;
         self.changed.notify_all();
     }
 
-    /// Waits until the stream has room. `false` if the request has ended.
+    /// Waits until the stream has room. Returns `false` if the request has ended.
     pub(crate) fn wait_for_room(&self) -> bool {
         let mut state = self.state.lock();
         state.reading = false;
@@ -146,7 +147,7 @@ impl Control {
         state.ended.is_none()
     }
 
-    /// Waits for `delay`. `false` if the request has ended.
+    /// Waits for `delay`. Returns `false` if the request has ended.
     pub(crate) fn sleep(&self, delay: Duration) -> bool {
         let until = Instant::now() + delay;
         let mut state = self.state.lock();
@@ -158,14 +159,14 @@ impl Control {
         state.ended.is_none()
     }
 
-    /// Bytes came, or are expected from now on.
+    /// Restarts the idle time: bytes arrived, or are expected from now on.
     pub(crate) fn touch(&self) {
         let mut state = self.state.lock();
         state.reading = true;
         state.last_byte = Instant::now();
     }
 
-    /// Time since the last byte, where bytes are expected. `None` after the end.
+    /// Returns the time since the last byte, if bytes are expected. `None` after the end.
     pub(crate) fn idle(&self) -> Option<Duration> {
         let state = self.state.lock();
         match (&state.ended, state.reading) {
@@ -175,7 +176,7 @@ impl Control {
         }
     }
 
-    /// Answers the consumer's question for its place in the queue.
+    /// Answers the consumer's query of its queue position.
     pub(crate) fn position(&self, position: Option<QueuePosition>) {
         if let Some(answer) = &self.state.lock().answer {
             answer.sender.position(position);

@@ -1,4 +1,4 @@
-//! Streams of answers: one thread for each that is sent.
+//! Streams of answers: one thread per sent request.
 
 mod answer;
 mod control;

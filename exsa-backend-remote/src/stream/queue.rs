@@ -1,4 +1,4 @@
-//! Requests that wait for a connection.
+//! Requests waiting for a connection.
 
 use crate::dialect::{Reader, WireRequest};
 use crate::stream::control::Control;
@@ -6,17 +6,17 @@ use exsa_core::Priority;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// A request that is ready to be sent.
+/// A request ready to be sent.
 pub(crate) struct Job {
     pub(crate) control: Arc<Control>,
     pub(crate) wire: WireRequest,
     pub(crate) reader: Box<dyn Reader>,
-    /// Id at the engine.
+    /// Id of the request at the engine.
     pub(crate) id: String,
     pub(crate) priority: Priority,
 }
 
-/// Requests in flight, and those that wait, the most urgent first.
+/// Requests in flight, and waiting requests, most urgent first.
 #[derive(Default)]
 pub(crate) struct Queue {
     pub(crate) running: usize,
@@ -36,7 +36,7 @@ impl Queue {
         self.waiting[job.priority.index()].push_back(job);
     }
 
-    /// The next request to send.
+    /// Returns the next request to send.
     pub(crate) fn pop(&mut self) -> Option<Job> {
         self.purge();
         self.waiting.iter_mut().find_map(VecDeque::pop_front)
@@ -47,12 +47,12 @@ impl Queue {
         self.waiting.each_ref().map(VecDeque::len)
     }
 
-    /// Requests that go before the one of `control`; `None` if it does not wait.
+    /// Returns the number of requests ahead of `control`'s; `None` if it is not waiting.
     pub(crate) fn ahead(&self, control: &Control) -> Option<usize> {
         self.waiting.iter().flatten().position(|job| std::ptr::eq(&*job.control, control))
     }
 
-    /// All waiting requests.
+    /// Removes all waiting requests.
     pub(crate) fn drain(&mut self) -> Vec<Job> {
         self.waiting.iter_mut().flat_map(|class| class.drain(..)).collect()
     }

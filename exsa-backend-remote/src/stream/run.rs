@@ -1,4 +1,4 @@
-//! The thread of a stream: sends a request, repeats it where that is safe, and reads its answer.
+//! Stream thread: sends a request, retries it if that is safe, and reads its answer.
 
 use crate::client::{Client, Timers, error_message};
 use crate::dialect::{Protocol, Reader, Update};
@@ -17,13 +17,13 @@ use std::time::{Duration, Instant};
 use ureq::Body;
 use ureq::http::Response;
 
-/// Time for the counts that follow the end of an answer.
+/// Time to wait for the token counts after the end of an answer.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 16 << 10;
 
-/// State that all streams of an engine share.
+/// State shared by all streams of an engine.
 pub(crate) struct Runner {
     pub(crate) client: Client,
     pub(crate) protocol: Box<dyn Protocol>,
@@ -32,25 +32,25 @@ pub(crate) struct Runner {
     pub(crate) queue: Mutex<Queue>,
 }
 
-/// The state of reading one response.
+/// State of reading one response.
 struct Reading<'a> {
     job: &'a Job,
     reader: Box<dyn Reader>,
-    /// The reason, once the engine has ended the answer.
+    /// The finish reason, once the engine has ended the answer.
     ended: Option<FinishReason>,
 }
 
-/// The next act after an event.
+/// Next action after an event.
 enum Next {
     Read,
     /// The response is complete.
     Done,
-    /// The answer is over, and the rest of the response is not wanted.
+    /// The answer has ended, and the rest of the response is not needed.
     Leave,
 }
 
 impl Runner {
-    /// Serves `job`, and then requests that wait, until none is left.
+    /// Serves `job`, then waiting requests, until none is left.
     pub(crate) fn serve(&self, job: Job) {
         let mut next = Some(job);
         while let Some(job) = next {
@@ -87,7 +87,7 @@ impl Runner {
         }
     }
 
-    /// Sends the request once. `Ok` if the request has ended.
+    /// Sends the request once. Returns `Ok` if the request has ended.
     fn attempt(&self, job: &Job) -> Result<(), RemoteError> {
         let agent = self.client.agent();
         if !job.control.attach(&agent) {
@@ -104,7 +104,7 @@ impl Runner {
                 self.client.keep(agent);
                 Ok(())
             }
-            // The answer ended here, before the engine ended it.
+            // The answer ended locally, before the engine ended it.
             Ok(false) => {
                 agent.shutdown();
                 self.abort(job);
@@ -124,15 +124,15 @@ impl Runner {
         }
     }
 
-    /// Tells the engine that the rest of an answer is not wanted. A closed connection says the same, so that
-    /// a failure does not matter.
+    /// Aborts the rest of an answer at the engine. A failure does not matter, since closing the connection
+    /// has the same effect.
     fn abort(&self, job: &Job) {
         if let Some(wire) = self.protocol.abort(&job.id) {
             let _ = self.client.call(&wire);
         }
     }
 
-    /// Reads the answer. `Ok` if the request has ended: whether the response was read to its end.
+    /// Reads the answer. Returns `Ok` if the request has ended: whether the response was read to its end.
     fn read(&self, job: &Job, response: Response<Body>) -> Result<bool, RemoteError> {
         let response = self.expect_events(response)?;
         let mut body = response.into_body().into_with_config().limit(u64::MAX).reader();
@@ -161,7 +161,7 @@ impl Runner {
                     Next::Leave => return Ok(false),
                     Next::Done => {
                         reading.finish(Some(FinishReason::EndOfGeneration));
-                        // The end of the body, so that the connection can be used again.
+                        // Reads the end of the body, so that the connection can be reused.
                         self.disconnect_soon(&job.control);
                         return Ok(matches!(body.read(&mut buffer), Ok(0)));
                     }
@@ -178,7 +178,7 @@ impl Runner {
         }
     }
 
-    /// Refuses a response that is no stream of events.
+    /// Refuses a response that is not an event stream.
     fn expect_events(&self, mut response: Response<Body>) -> Result<Response<Body>, RemoteError> {
         let form = response.headers().get("content-type").and_then(|value| value.to_str().ok());
         let form = form.unwrap_or_default().to_ascii_lowercase();
@@ -188,7 +188,7 @@ impl Runner {
         let limit = (self.options.response_bytes_max as u64).min(64 << 10);
         let body = response.body_mut().with_config().limit(limit).lossy_utf8(true).read_to_string();
         let message = error_message(&body.unwrap_or_default());
-        Err(RemoteError::Protocol(format!("'{form}' in place of a stream of events: {message}")))
+        Err(RemoteError::Protocol(format!("'{form}' instead of an event stream: {message}")))
     }
 
     fn event(&self, reading: &mut Reading<'_>, event: &SseEvent) -> Result<Next, RemoteError> {
@@ -196,7 +196,7 @@ impl Runner {
             return Ok(Next::Done);
         }
         let value: Value = serde_json::from_str(&event.data)
-            .map_err(|error| RemoteError::Protocol(format!("an event that is no JSON: {error}")))?;
+            .map_err(|error| RemoteError::Protocol(format!("an event that is not JSON: {error}")))?;
         let is_error = value.get("error").is_some_and(|error| !error.is_null())
             || value.get("object").and_then(Value::as_str) == Some("error")
             || event.event == "error";
@@ -230,7 +230,7 @@ impl Runner {
         }
     }
 
-    /// Closes the connection after the time for what follows an answer.
+    /// Closes the connection after the grace time.
     fn disconnect_soon(&self, control: &Arc<Control>) {
         let weak = Arc::downgrade(control);
         let disconnect = move || {
@@ -242,7 +242,7 @@ impl Runner {
         self.timers.set(Instant::now() + GRACE, Box::new(disconnect));
     }
 
-    /// Ends the request when the engine sends nothing for too long.
+    /// Ends the request if the engine sends nothing for too long.
     fn watch(&self, control: &Arc<Control>) {
         let (limit, weak) = (self.options.idle_timeout, Arc::downgrade(control));
         let Some(first) = Instant::now().checked_add(limit) else { return };
@@ -260,7 +260,7 @@ impl Runner {
 }
 
 impl Reading<'_> {
-    /// Ends the request, by `default` where the engine gave no reason.
+    /// Ends the request, with `default` if the engine gave no reason.
     fn finish(&mut self, default: Option<FinishReason>) {
         if let Some(reason) = self.ended.take().or(default) {
             self.job.control.end_kept(reason);
@@ -268,8 +268,8 @@ impl Reading<'_> {
     }
 }
 
-/// An error that the engine reports in mid-stream. A router whose worker was lost says so by the code of a
-/// status.
+/// Converts an error that the engine reports in mid-stream. A router whose worker was lost reports it with
+/// the code of a status.
 fn reported(value: &Value, message: String) -> RemoteError {
     let code = value["error"]["code"].as_u64().or_else(|| value["code"].as_u64());
     let code = code.and_then(|code| u16::try_from(code).ok()).unwrap_or_default();
@@ -279,7 +279,7 @@ fn reported(value: &Value, message: String) -> RemoteError {
     }
 }
 
-/// The failure of a connection after the first token.
+/// Converts a connection failure after the first token.
 fn in_mid_stream(error: RemoteError) -> RemoteError {
     match error {
         RemoteError::Connection(problem) => RemoteError::Lost(problem),

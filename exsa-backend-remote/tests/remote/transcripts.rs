@@ -138,7 +138,7 @@ fn errors_in_mid_stream_end_the_request_with_the_engines_message() {
         (event(json!({ "error": { "message": "out of memory", "code": 500 } })), "out of memory"),
         (event(json!({ "object": "error", "message": "bad luck" })), "bad luck"),
         (b"event: error\ndata: {\"message\": \"named\"}\n\n".to_vec(), "named"),
-        (b"data: {\"cho\n\n".to_vec(), "no JSON"),
+        (b"data: {\"cho\n\n".to_vec(), "not JSON"),
         (event(json!({ "foo": 1 })), "without choices"),
         (event(end("abort")), "'abort'"),
     ] {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// A folder that is removed in the end.
+/// A folder that is removed on drop.
 pub struct Folder(PathBuf);
 
 impl Folder {
@@ -69,7 +69,7 @@ pub fn key(tokens: &[TokenId]) -> PromptKey<'_> {
     PromptKey::new(MODEL, tokens)
 }
 
-/// A record by which its tokens can be told.
+/// A record from which its tokens can be recognized.
 pub fn record(tokens: &[TokenId], bytes: usize) -> Vec<u8> {
     tokens.iter().flat_map(|token| token.to_le_bytes()).cycle().take(bytes).collect()
 }

@@ -1,4 +1,4 @@
-//! A client of a server.
+//! MCP client of one server.
 
 use super::TOOLS_MAX;
 use super::process::{NoLine, Process};
@@ -7,27 +7,27 @@ use crate::error::CliError;
 use exsa::core::chat::Json;
 use std::time::{Duration, Instant};
 
-/// A server with its tools.
+/// A server and its tools.
 #[derive(Debug)]
 pub(crate) struct Client {
     command: String,
     process: Process,
-    /// Number of the last request.
+    /// Id of the last request.
     id: i128,
     tools: Vec<(String, Json)>,
 }
 
-/// The reason why a request has no answer.
+/// Reason for a missing answer.
 #[derive(Debug)]
 pub(crate) enum NoAnswer {
     /// The user has interrupted.
     Interrupted,
-    /// Anything else, in words.
+    /// Any other failure, as text.
     Failed(String),
 }
 
 impl Client {
-    /// Starts a server and asks for its tools, within `time`. `stopped` tells whether the user has
+    /// Starts a server and lists its tools, within `time`. `stopped` returns whether the user has
     /// interrupted.
     pub(crate) fn start(command: &str, time: Duration, stopped: &dyn Fn() -> bool) -> Result<Self, CliError> {
         let process = Process::start(command)?;
@@ -41,7 +41,7 @@ impl Client {
         }
     }
 
-    /// Names and definitions of the tools.
+    /// Names and definitions of tools.
     pub(crate) fn tools(&self) -> &[(String, Json)] {
         &self.tools
     }
@@ -51,7 +51,7 @@ impl Client {
         &self.command
     }
 
-    /// Calls a tool: its result, or the error that it gives.
+    /// Calls a tool. Returns its result, or the error that it reports.
     pub(crate) fn call(
         &mut self,
         name: &str,
@@ -64,15 +64,13 @@ impl Client {
         Ok(protocol::result_text(&result))
     }
 
-    /// Agrees on the version of the protocol.
+    /// Negotiates the protocol version.
     fn begin(&mut self, end: Instant, stopped: &dyn Fn() -> bool) -> Result<(), NoAnswer> {
         let server = self.request("initialize", protocol::initialize(), end, stopped)?;
         let version = server.get("protocolVersion").and_then(Json::as_str).unwrap_or_default();
         if !VERSIONS.contains(&version) {
             let (version, known) = (crate::output::visible(version), VERSIONS.join(", "));
-            return Err(NoAnswer::Failed(format!(
-                "it speaks version '{version}' of the protocol, not {known}"
-            )));
+            return Err(NoAnswer::Failed(format!("it speaks protocol version '{version}', not {known}")));
         }
         if server.get("capabilities").and_then(|capabilities| capabilities.get("tools")).is_none() {
             return Err(NoAnswer::Failed("it offers no tools".into()));
@@ -81,13 +79,13 @@ impl Client {
         self.process.send(ready).map_err(NoAnswer::Failed)
     }
 
-    /// Asks for the tools, page by page.
+    /// Lists the tools, page by page.
     fn list(&mut self, end: Instant, stopped: &dyn Fn() -> bool) -> Result<(), NoAnswer> {
         let mut params = object([]);
         loop {
             let page = self.request("tools/list", params, end, stopped)?;
             let tools = page.get("tools").and_then(Json::as_array);
-            let tools = tools.ok_or_else(|| NoAnswer::Failed("its list of tools is no list".into()))?;
+            let tools = tools.ok_or_else(|| NoAnswer::Failed("its tool list is not an array".into()))?;
             for tool in tools {
                 let tool = protocol::tool(tool).map_err(NoAnswer::Failed)?;
                 if self.tools.iter().any(|(name, _)| *name == tool.0) {
@@ -99,7 +97,7 @@ impl Client {
                 return Err(NoAnswer::Failed(format!("it has more than {TOOLS_MAX} tools, the limit")));
             }
             match page.get("nextCursor") {
-                // An empty page with a cursor could go on for ever.
+                // An empty page with a cursor could repeat forever.
                 Some(cursor @ Json::String(_)) if !tools.is_empty() => {
                     params = object([("cursor", cursor.clone())]);
                 }
@@ -108,7 +106,7 @@ impl Client {
         }
     }
 
-    /// Sends a request and waits for its answer. Other messages are answered or left out meanwhile.
+    /// Sends a request and waits for the answer. Answers incoming requests and skips notifications meanwhile.
     fn request(
         &mut self,
         method: &str,
@@ -137,7 +135,7 @@ impl Client {
             };
             match protocol::read(&line) {
                 Ok(Message::Answer(of, answer)) if of == id => return answer.map_err(NoAnswer::Failed),
-                // The late answer to a request that was given up.
+                // Late answer to a request that was cancelled.
                 Ok(Message::Answer(of, _)) if (1..id).contains(&of) => {}
                 Ok(Message::Answer(of, _)) => {
                     let problem = format!("it answered request {of}, which was not made");
@@ -150,10 +148,10 @@ impl Client {
         }
     }
 
-    /// Tells the server that an answer is not waited for any more.
+    /// Tells the server that a request is cancelled.
     fn cancel(&mut self, id: i128, reason: &str) {
         let params = object([("requestId", Json::Int(id)), ("reason", reason.into())]);
-        // A server that is broken cancels nothing.
+        // A failed send needs no handling here: the next read reports it.
         let _ = self.process.send(protocol::request(None, "notifications/cancelled", params));
     }
 }

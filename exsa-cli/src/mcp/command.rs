@@ -1,9 +1,9 @@
-//! Command lines of servers.
+//! Command lines of MCP servers.
 
 use crate::error::CliError;
 
-/// The words of a command line. Quotes of both kinds hold words with blanks together; nothing else has a
-/// meaning, as no shell is involved.
+/// Splits a command line into words. Both kinds of quotes group words with blanks; no other character is
+/// special, since no shell is involved.
 pub(super) fn words(line: &str) -> Result<Vec<String>, CliError> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for c in line.chars() {

@@ -1,4 +1,4 @@
-//! The process of a server: lines to it and from it, with limits.
+//! Server process: bounded lines in both directions.
 
 use super::{END_TIME, LINE_BYTES_MAX, command};
 use crate::error::CliError;
@@ -10,23 +10,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Lines that are read before they are asked for; then the server has to wait.
+/// Lines that are buffered before the server is made to wait.
 const LINES_AHEAD: usize = 16;
 
-/// Bytes of a server's errors that are kept to explain its end.
+/// Bytes of the server's standard error that are kept to explain its exit.
 const ERRORS_BYTES_MAX: usize = 2 << 10;
 
-/// Time between two looks whether the user has interrupted.
+/// Poll interval for interrupts by the user.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// The reason why there is no line.
+/// Reason for a missing line.
 #[derive(Debug)]
 pub(super) enum NoLine {
-    /// The time is over.
+    /// The timeout has passed.
     Timeout,
     /// The user has interrupted.
     Interrupted,
-    /// The server has ended, or is of no use from now on: the problem.
+    /// The server has exited, or is unusable from now on: the problem.
     Broken(String),
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Process {
     to: Option<Sender<String>>,
     from: Receiver<Result<Vec<u8>, String>>,
     errors: Arc<Mutex<Vec<u8>>>,
-    /// Disconnected once there are no more errors.
+    /// Disconnected once standard error is at its end.
     errors_end: Receiver<()>,
     broken: Option<String>,
 }
@@ -48,9 +48,9 @@ impl Process {
         let words = command::words(line)?;
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // The hub's tokens are for the hub; `env HF_TOKEN=... COMMAND` hands one over.
+        // The hub's tokens are only for the hub; `env HF_TOKEN=... COMMAND` passes one on.
         command.env_remove("HF_TOKEN").env_remove("HUGGING_FACE_HUB_TOKEN");
-        // Ctrl-C on the terminal stops an answer here, and not the server.
+        // Ctrl-C on the terminal stops an answer here, and must not stop the server.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let failed =
@@ -82,12 +82,12 @@ impl Process {
         if line.len() > LINE_BYTES_MAX {
             return Err(format!("a message of {} bytes; at most {LINE_BYTES_MAX} are allowed", line.len()));
         }
-        // A failure is met by the next read, which knows how the server ended.
+        // The next read reports a failure, and knows how the server exited.
         let _ = self.to.as_ref().is_some_and(|to| to.send(line).is_ok());
         Ok(())
     }
 
-    /// The next line, before `end` and while `stopped` is false.
+    /// Returns the next line, unless `end` passes or `stopped` returns true.
     pub(super) fn line(&mut self, end: Instant, stopped: &dyn Fn() -> bool) -> Result<Vec<u8>, NoLine> {
         if let Some(problem) = &self.broken {
             return Err(NoLine::Broken(problem.clone()));
@@ -112,7 +112,7 @@ impl Process {
         }
     }
 
-    /// Makes the server unusable for this reason, with what it wrote to standard error.
+    /// Marks the server unusable, and adds its standard error to the problem.
     pub(super) fn give_up(&mut self, mut problem: String) -> String {
         let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
         let text = String::from_utf8_lossy(&errors);
@@ -126,11 +126,11 @@ impl Process {
         problem
     }
 
-    /// How the server ended, once it has closed its output.
+    /// Describes how the server exited, after it has closed its output.
     fn end(&mut self) -> String {
         match wait(&mut self.child, END_TIME) {
             Some(status) => {
-                // The last errors may still be on their way.
+                // The last errors may still be in the pipe.
                 let _ = self.errors_end.recv_timeout(END_TIME);
                 format!("it ended ({status})")
             }
@@ -141,7 +141,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // The end of its input asks a server to end.
+        // Closing its input asks a server to exit.
         self.to = None;
         if wait(&mut self.child, END_TIME).is_none() {
             let _ = self.child.kill();
@@ -150,7 +150,7 @@ impl Drop for Process {
     }
 }
 
-/// Waits for the end of a process, so long at most.
+/// Waits for a process to exit, for at most `time`.
 fn wait(child: &mut Child, time: Duration) -> Option<std::process::ExitStatus> {
     let end = Instant::now() + time;
     loop {
@@ -162,7 +162,7 @@ fn wait(child: &mut Child, time: Duration) -> Option<std::process::ExitStatus> {
     }
 }
 
-/// Writes lines until there are no more, or the server reads none.
+/// Writes lines until there are no more, or the server stops reading.
 fn write_lines(mut stdin: ChildStdin, lines: &Receiver<String>) {
     for mut line in lines {
         line.push('\n');
@@ -172,7 +172,7 @@ fn write_lines(mut stdin: ChildStdin, lines: &Receiver<String>) {
     }
 }
 
-/// Reads lines until the end, a line that is too long, or the end of the client.
+/// Reads lines until the end, an overlong line, or the end of the client.
 fn read_lines(stdout: ChildStdout, lines: &SyncSender<Result<Vec<u8>, String>>) {
     let mut reader = BufReader::new(stdout);
     loop {
@@ -185,7 +185,7 @@ fn read_lines(stdout: ChildStdout, lines: &SyncSender<Result<Vec<u8>, String>>) 
             }
             Ok(_) if line.iter().all(u8::is_ascii_whitespace) => continue,
             Ok(_) => Ok(line),
-            Err(error) => Err(format!("its output cannot be read: {error}")),
+            Err(error) => Err(format!("cannot read its output: {error}")),
         };
         let last = line.is_err();
         if lines.send(line).is_err() || last {
@@ -194,7 +194,7 @@ fn read_lines(stdout: ChildStdout, lines: &SyncSender<Result<Vec<u8>, String>>) 
     }
 }
 
-/// Keeps the last bytes that the server writes to standard error.
+/// Keeps the last bytes of the server's standard error.
 fn keep_errors(mut stderr: ChildStderr, kept: &Mutex<Vec<u8>>) {
     let mut buffer = [0; 1024];
     while let Ok(count @ 1..) = stderr.read(&mut buffer) {

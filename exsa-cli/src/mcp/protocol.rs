@@ -4,32 +4,32 @@ use super::{NAME_CHARS_MAX, RESULT_BYTES_MAX};
 use crate::output::visible;
 use exsa::core::chat::Json;
 
-/// Versions of the protocol that this client speaks, the newest first.
+/// Supported protocol versions, newest first.
 pub(super) const VERSIONS: [&str; 3] = ["2025-06-18", "2025-03-26", "2024-11-05"];
 
-/// JSON-RPC's code for methods that there are not.
+/// JSON-RPC error code for unknown methods.
 const METHOD_NOT_FOUND: i128 = -32601;
 
-/// Characters of a server's text in an error.
+/// Maximum characters of server text quoted in an error.
 const EXCERPT_CHARS: usize = 120;
 
-/// A message of a server.
+/// A message from the server.
 #[derive(Debug)]
 pub(super) enum Message {
-    /// The answer to the request of this number.
+    /// The answer to the request with this id.
     Answer(i128, Result<Json, String>),
-    /// A request, with its answer.
+    /// A request from the server, with the answer to send.
     Request(String),
-    /// Anything that needs no answer.
+    /// A message that needs no answer.
     Notification,
 }
 
-/// An object of these fields.
+/// Builds an object from fields.
 pub(super) fn object<const N: usize>(fields: [(&str, Json); N]) -> Json {
     fields.into_iter().collect()
 }
 
-/// A request, or without a number a notification.
+/// Builds a request, or without an id a notification.
 pub(super) fn request(id: Option<i128>, method: &str, params: Json) -> String {
     let mut fields = vec![("jsonrpc", Json::from("2.0"))];
     fields.extend(id.map(|id| ("id", Json::Int(id))));
@@ -47,13 +47,13 @@ pub(super) fn initialize() -> Json {
     ])
 }
 
-/// Reads a line.
+/// Parses a line.
 ///
 /// # Errors
 ///
-/// The line is no message of JSON-RPC 2.0, in words.
+/// The line is not a JSON-RPC 2.0 message; as text.
 pub(super) fn read(line: &[u8]) -> Result<Message, String> {
-    let garbage = || format!("it sent a line that is no message of the protocol: {}", excerpt(line));
+    let garbage = || format!("it sent a line that is not a protocol message: {}", excerpt(line));
     let text = std::str::from_utf8(line).map_err(|_| garbage())?;
     let message: Json = text.trim().parse().map_err(|_| garbage())?;
     if message.get("jsonrpc").and_then(Json::as_str) != Some("2.0") {
@@ -73,7 +73,7 @@ pub(super) fn read(line: &[u8]) -> Result<Message, String> {
     }
 }
 
-/// The answer to a request of the server: this client offers nothing.
+/// Builds the answer to a request from the server: this client offers no methods.
 fn answer(method: &str, id: Json) -> String {
     let head = ("jsonrpc", Json::from("2.0"));
     let answer = match method {
@@ -96,7 +96,7 @@ fn error_text(error: &Json) -> String {
     }
 }
 
-/// The beginning of a text, on one line.
+/// Returns the beginning of a text, on one line.
 fn excerpt(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(&text[..text.len().min(4 * EXCERPT_CHARS)]).trim().to_owned();
     let short: String = text.chars().take(EXCERPT_CHARS).collect();
@@ -104,22 +104,22 @@ fn excerpt(text: &[u8]) -> String {
     format!("{}{more}", visible(&short))
 }
 
-/// A tool of a server, in OpenAI's form, and its name.
+/// Reads a tool definition: its name, and the tool in OpenAI's form.
 ///
 /// # Errors
 ///
-/// The tool has no name that a model can write, or no schema, in words.
+/// The tool has an invalid name, or no schema; as text.
 pub(super) fn tool(tool: &Json) -> Result<(String, Json), String> {
     let name = tool.get("name").and_then(Json::as_str).unwrap_or_default();
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
     if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.chars().all(allowed) {
         return Err(format!(
-            "it has a tool named '{}'; allowed are 1 to {NAME_CHARS_MAX} letters, digits and _ - . /",
+            "invalid tool name '{}'; allowed are 1 to {NAME_CHARS_MAX} letters, digits and _ - . /",
             excerpt(name.as_bytes())
         ));
     }
     let Some(schema @ Json::Object(_)) = tool.get("inputSchema") else {
-        return Err(format!("its tool '{name}' has no inputSchema, a JSON object"));
+        return Err(format!("its tool '{name}' has no inputSchema, which must be a JSON object"));
     };
     let description = tool.get("description").and_then(Json::as_str).unwrap_or_default();
     let function =
@@ -127,7 +127,7 @@ pub(super) fn tool(tool: &Json) -> Result<(String, Json), String> {
     Ok((name.to_owned(), object([("type", "function".into()), ("function", function)])))
 }
 
-/// The text of a call's result, or of its error.
+/// Returns the text of a call's result, or of its error.
 pub(super) fn result_text(result: &Json) -> Result<String, String> {
     let mut parts = Vec::new();
     for part in result.get("content").and_then(Json::as_array).unwrap_or_default() {
@@ -138,9 +138,9 @@ pub(super) fn result_text(result: &Json) -> Result<String, String> {
             "resource" => part
                 .get("resource")
                 .and_then(|resource| text(resource, "text"))
-                .unwrap_or_else(|| "[a resource that is no text]".to_owned()),
+                .unwrap_or_else(|| "[a resource that is not text]".to_owned()),
             "resource_link" => format!("[a link: {}]", text(part, "uri").unwrap_or_default()),
-            kind => format!("[{} that is no text]", excerpt(kind.as_bytes())),
+            kind => format!("[{} that is not text]", excerpt(kind.as_bytes())),
         });
     }
     if parts.is_empty()
@@ -152,7 +152,7 @@ pub(super) fn result_text(result: &Json) -> Result<String, String> {
     if result.get("isError") == Some(&Json::Bool(true)) { Err(text) } else { Ok(text) }
 }
 
-/// The text, cut to the length that a model gets.
+/// Truncates a text to the length that is passed to the model.
 fn cut(mut text: String) -> String {
     if text.len() > RESULT_BYTES_MAX {
         let bytes = text.len();
@@ -214,7 +214,7 @@ mod tests {
         let text = |text: &str| result_text(&json(text));
         assert_eq!(
             text(r#"{"content":[{"type":"text","text":"a"},{"type":"image","data":"AAAA"}]}"#),
-            Ok("a\n[image that is no text]".into())
+            Ok("a\n[image that is not text]".into())
         );
         assert_eq!(text(r#"{"content":[],"structuredContent":{"n":1}}"#), Ok(r#"{"n": 1}"#.into()));
         assert_eq!(text(r#"{"content":[{"type":"text","text":"e"}],"isError":true}"#), Err("e".into()));

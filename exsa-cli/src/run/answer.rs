@@ -1,4 +1,4 @@
-//! One answer, printed as it comes.
+//! Streaming output of one answer.
 
 use crate::error::CliError;
 use crate::output;
@@ -8,14 +8,14 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::{Stdout, Write};
 
-/// Prints text, and on a terminal the reasoning before it, dimmed.
+/// Prints text, and on a terminal also reasoning, dimmed.
 #[derive(Debug)]
 pub(super) struct Printer {
     out: Option<Stdout>,
     styled: bool,
-    /// Reasoning is being printed.
+    /// Whether reasoning is being printed.
     dim: bool,
-    /// The last character was a line break, or there was none.
+    /// Whether the cursor is at the start of a line.
     at_line_start: bool,
 }
 
@@ -31,7 +31,7 @@ impl Printer {
 
     fn print(&mut self, text: &str, reasoning: bool) -> std::io::Result<()> {
         let Some(out) = &mut self.out else { return Ok(()) };
-        // Reasoning is no part of an answer that another program reads.
+        // Reasoning is left out if another program reads the answer.
         if text.is_empty() || (reasoning && !self.styled) {
             return Ok(());
         }
@@ -41,7 +41,7 @@ impl Printer {
             write!(out, "{}{separator}", if reasoning { "\x1b[2m" } else { "\x1b[0m" })?;
         }
         self.at_line_start = text.ends_with('\n');
-        // Control characters of the model's text must not steer the terminal.
+        // Control characters in the model's text must not reach the terminal.
         match self.styled {
             true => out.write_all(printable(text).as_bytes())?,
             false => out.write_all(text.as_bytes())?,
@@ -71,14 +71,14 @@ pub(super) struct Answer {
     pub(super) text: String,
     pub(super) reasoning: String,
     pub(super) reason: FinishReason,
-    /// Calls of tools, in order.
+    /// Tool calls, in order.
     pub(super) calls: Vec<ToolCall>,
     usage: Usage,
     seed: Option<u64>,
 }
 
 impl Answer {
-    /// The answer as JSON, with OpenAI's names where it has the field.
+    /// The answer as JSON, with OpenAI's field names where they exist.
     pub(super) fn json(&self) -> serde_json::Value {
         let mut answer = json!({
             "text": self.text,
@@ -92,7 +92,7 @@ impl Answer {
         answer
     }
 
-    /// The answer as a message of the conversation. Calls of an answer that was stopped are left out: they
+    /// The answer as a message of the conversation. Tool calls of a stopped answer are left out, since they
     /// are not run.
     pub(super) fn message(&self, stopped: bool) -> Message {
         let mut message = Message::assistant(self.text.as_str());
@@ -106,7 +106,7 @@ impl Answer {
         message
     }
 
-    /// Tokens, times and speed in a line.
+    /// Summary line: tokens, times and speed.
     pub(super) fn summary(&self) -> String {
         let usage = &self.usage;
         let first =

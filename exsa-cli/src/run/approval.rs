@@ -1,4 +1,4 @@
-//! Confirmation of calls of tools.
+//! Confirmation of tool calls.
 
 use crate::error::CliError;
 use crate::output::visible;
@@ -12,7 +12,7 @@ use std::io::IsTerminal;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Decision {
     Run,
-    /// Not run: the reason, for the model.
+    /// Not run, with the reason for the model.
     Refused(String),
 }
 
@@ -23,7 +23,7 @@ pub(super) struct Approval {
     interactive: bool,
 }
 
-/// An answer of the user.
+/// Reply of the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reply {
     Yes,
@@ -32,20 +32,23 @@ enum Reply {
 }
 
 impl Approval {
-    /// Allows the named tools. Others are asked for where input and output are a terminal, else refused.
+    /// Allows the named tools. Other calls need confirmation on a terminal, and are refused without one.
     pub(super) fn new(allowed: &[String]) -> Self {
         let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
         Self { allowed: allowed.iter().cloned().collect(), interactive }
     }
 
-    /// Shows a call and decides on it.
+    /// Shows a call and decides whether to run it.
     pub(super) fn decide(&mut self, tool: &str, arguments: &Json) -> Result<Decision, CliError> {
         eprintln!("tool {} {}", visible(tool), visible(&arguments.to_string()));
         if self.allowed.contains(tool) {
             return Ok(Decision::Run);
         }
         if !self.interactive {
-            eprintln!("exsa: not run without a terminal to ask on; allow it: --mcp-allow {}", visible(tool));
+            eprintln!(
+                "exsa: not run, since there is no terminal for confirmation; allow it: --mcp-allow {}",
+                visible(tool)
+            );
             return Ok(Decision::Refused("the user has not allowed this tool".into()));
         }
         match ask()? {
@@ -59,7 +62,7 @@ impl Approval {
     }
 }
 
-/// Asks until there is an answer.
+/// Asks until the reply is valid.
 fn ask() -> Result<Reply, CliError> {
     let failed = |error: ReadlineError| CliError::Other(format!("terminal: {error}"));
     let mut editor = DefaultEditor::new().map_err(failed)?;

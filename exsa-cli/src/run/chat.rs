@@ -11,7 +11,7 @@ use exsa::{Engine, Message};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
-/// Begin and end of a message of several lines.
+/// Delimiter of a multi-line message.
 const BLOCK: &str = "\"\"\"";
 
 /// Chats until the user ends it.
@@ -31,7 +31,7 @@ pub(super) fn chat(
         if line.trim().is_empty() {
             continue;
         }
-        // The history is a convenience.
+        // A missing history entry is harmless.
         let _ = editor.add_history_entry(&line);
         if line.starts_with('/') {
             match commands::run(line.trim(), &mut conversation) {
@@ -55,7 +55,7 @@ pub(super) fn chat(
             Ok(_) => {}
             Err(error) => {
                 println!("{error}");
-                // The message was not answered; it would stand in the way of the next.
+                // The message has no answer; it would break the alternation of roles.
                 conversation.messages.truncate(before);
             }
         }
@@ -63,7 +63,7 @@ pub(super) fn chat(
     Ok(())
 }
 
-/// A message, of several lines within `"""`; `None` at the end of the input.
+/// Reads a message, multi-line within `"""`; `None` at the end of the input.
 fn message(editor: &mut DefaultEditor) -> Result<Option<String>, CliError> {
     let Some(first) = line(editor, "> ")? else { return Ok(None) };
     let Some(rest) = first.trim_start().strip_prefix(BLOCK) else { return Ok(Some(first)) };

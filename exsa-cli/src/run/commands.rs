@@ -1,11 +1,11 @@
-//! Lines of a chat that begin with a slash.
+//! Slash commands of a chat.
 
 use super::conversation::Conversation;
 use crate::error::CliError;
 use crate::settings::Settings;
 use std::path::Path;
 
-/// Help of the chat.
+/// Help text of the chat.
 pub(super) const HELP: &str = "\
 /set NAME VALUE   change a setting, as /set temperature 0.2; /set alone lists the names
 /system TEXT      change the instructions to the model; /system alone removes them
@@ -18,9 +18,9 @@ pub(super) const HELP: &str = "\
 /help             this list
 /bye              end; Ctrl-D too
 
-A message of several lines begins and ends with \"\"\". Ctrl-C stops an answer.";
+\"\"\" begins and ends a multi-line message. Ctrl-C stops an answer.";
 
-/// The effect of a command on the chat.
+/// Effect of a command on the chat.
 #[derive(Debug, PartialEq)]
 pub(super) enum Effect {
     /// A text to show.
@@ -31,7 +31,7 @@ pub(super) enum Effect {
     End,
 }
 
-/// Runs a command: a line that begins with a slash.
+/// Runs a slash command.
 pub(super) fn run(line: &str, conversation: &mut Conversation) -> Result<Effect, CliError> {
     let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let rest = rest.trim();
@@ -70,14 +70,14 @@ pub(super) fn run(line: &str, conversation: &mut Conversation) -> Result<Effect,
             *conversation = Conversation::load(Path::new(rest))?;
             Ok(Effect::Say(format!("{} messages loaded", conversation.messages.len())))
         }
-        "/save" | "/load" => Err(CliError::Usage(format!("{name} needs the name of a file"))),
+        "/save" | "/load" => Err(CliError::Usage(format!("{name} needs a file name"))),
         "/show" => {
             let settings = serde_json::to_string(&conversation.settings.json())?;
             let system = conversation.system.as_deref().unwrap_or("none");
             let messages = conversation.messages.len();
             Ok(Effect::Say(format!("messages: {messages}\ninstructions: {system}\nsettings: {settings}")))
         }
-        _ => Err(CliError::Usage(format!("there is no command {name}; /help lists them"))),
+        _ => Err(CliError::Usage(format!("unknown command {name}; /help lists the commands"))),
     }
 }
 

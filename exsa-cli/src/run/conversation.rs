@@ -1,4 +1,4 @@
-//! A conversation with its settings, which can be saved.
+//! Conversation and settings, which can be saved.
 
 use crate::error::CliError;
 use crate::settings::Settings;
@@ -15,7 +15,7 @@ pub(super) struct Conversation {
     pub(super) settings: Settings,
 }
 
-/// The form of a saved conversation. Messages have OpenAI's form.
+/// File format of a saved conversation. Messages have OpenAI's form.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Saved {
@@ -31,13 +31,13 @@ impl Conversation {
         Self { system, messages: Vec::new(), settings }
     }
 
-    /// The request for the next answer.
+    /// Creates the request for the next answer.
     pub(super) fn request(&self) -> Result<Request, CliError> {
         let system = self.system.iter().map(Message::system);
         self.settings.request(Prompt::Chat(system.chain(self.messages.iter().cloned()).collect()))
     }
 
-    /// Removes the last answer, so that it can be generated again. Returns whether there is a question.
+    /// Removes the last answer, so that it can be generated again. Returns whether a question remains.
     pub(super) fn remove_answer(&mut self) -> bool {
         while self.messages.last().is_some_and(|message| message.role != "user") {
             self.messages.pop();
@@ -53,7 +53,7 @@ impl Conversation {
         std::fs::write(path, text + "\n").map_err(|error| CliError::file(path, error))
     }
 
-    /// Reads a conversation that was saved.
+    /// Reads a saved conversation.
     pub(super) fn load(path: &Path) -> Result<Self, CliError> {
         let text = std::fs::read_to_string(path).map_err(|error| CliError::file(path, error))?;
         let saved: Saved = serde_json::from_str(&text).map_err(|error| CliError::file(path, error))?;

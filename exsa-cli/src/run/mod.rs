@@ -54,7 +54,7 @@ pub(crate) fn run(args: RunArgs) -> Result<(), CliError> {
     }
 }
 
-/// The settings of the command line, over those of a preset.
+/// Settings of the command line, which override those of a preset.
 fn settings(args: &RunArgs, mut settings: Settings) -> Result<Settings, CliError> {
     args.settings.iter().try_for_each(|pair| settings.set_pair(pair))?;
     if let Some(tokens) = args.max_tokens {
@@ -80,7 +80,7 @@ fn settings(args: &RunArgs, mut settings: Settings) -> Result<Settings, CliError
     Ok(settings)
 }
 
-/// The prompt of the command line, and behind it the piped input; none for a chat.
+/// Prompt of the command line followed by the piped input; `None` for a chat.
 fn prompt(args: &RunArgs) -> Result<Option<String>, CliError> {
     let mut parts: Vec<String> = args.prompt.iter().cloned().collect();
     let mut stdin = std::io::stdin();

@@ -1,4 +1,4 @@
-//! The answer to the last message of a conversation, with the calls of tools before it.
+//! Reply to the last message of a conversation, including its tool calls.
 
 use super::answer::{self, Answer, Printer};
 use super::conversation::Conversation;
@@ -8,11 +8,11 @@ use crate::interrupt::Interrupt;
 use exsa::core::tools::ToolChoice;
 use exsa::{Engine, Message};
 
-/// Maximum answers of a reply, the last of which calls no tools.
+/// Maximum answers per reply; the last one must not call tools.
 const ANSWERS_MAX: usize = 9;
 
-/// Answers the last message and adds all messages of the answer. Returns the last answer, and whether Ctrl-C
-/// stopped it.
+/// Generates the reply to the last message, and appends all its messages. Returns the last answer, and
+/// whether Ctrl-C stopped it.
 pub(super) fn reply(
     engine: &Engine,
     conversation: &mut Conversation,
@@ -23,7 +23,7 @@ pub(super) fn reply(
     for number in 1..=ANSWERS_MAX {
         let mut request = tools.offer(conversation.request()?);
         if number > 1 && matches!(request.tools.choice, ToolChoice::Required | ToolChoice::Named(_)) {
-            // Only the first answer has to call.
+            // Only the first answer is required to call a tool.
             request.tools.choice = ToolChoice::Auto;
         }
         let stream = engine.submit(request)?;
@@ -44,5 +44,5 @@ pub(super) fn reply(
             conversation.messages.push(Message::tool(id, result).name(&call.name));
         }
     }
-    Err(CliError::Other(format!("the model still calls tools in answer {ANSWERS_MAX}, the limit")))
+    Err(CliError::Other(format!("the model still calls tools in answer {ANSWERS_MAX}, which is the limit")))
 }

@@ -1,4 +1,4 @@
-//! Tools of a conversation: those of MCP servers, each call confirmed by the user.
+//! Tools of MCP servers, with confirmation by the user.
 
 use super::approval::{Approval, Decision};
 use crate::args::RunArgs;
@@ -11,7 +11,7 @@ use exsa::core::chat::{Json, ToolCall};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// The servers with their tools, and what was called so far.
+/// MCP servers with their tools, and the calls so far.
 #[derive(Debug)]
 pub(super) struct Tools {
     clients: Vec<Client>,
@@ -21,7 +21,7 @@ pub(super) struct Tools {
 }
 
 impl Tools {
-    /// Starts the servers of the command line.
+    /// Starts the MCP servers of the command line.
     pub(super) fn start(args: &RunArgs, interrupt: &Interrupt) -> Result<Self, CliError> {
         let mut tools = Self {
             clients: Vec::new(),
@@ -41,19 +41,19 @@ impl Tools {
         let names = tools.names();
         match args.mcp_allow.iter().find(|allowed| !names.contains(&allowed.as_str())) {
             Some(name) => Err(CliError::Usage(format!(
-                "--mcp-allow: there is no tool '{name}'; there are {}",
+                "--mcp-allow: unknown tool '{name}'; allowed are {}",
                 if names.is_empty() { "none (--mcp)".to_owned() } else { names.join(", ") }
             ))),
             None => Ok(tools),
         }
     }
 
-    /// Whether there is no server.
+    /// Whether there are no servers.
     pub(super) fn is_empty(&self) -> bool {
         self.clients.is_empty()
     }
 
-    /// A line for each server: its tools.
+    /// Summary: one line per server with its tools.
     pub(super) fn summary(&self) -> String {
         let line = |client: &Client| {
             let names: Vec<&str> = client.tools().iter().map(|(name, _)| name.as_str()).collect();
@@ -62,14 +62,14 @@ impl Tools {
         self.clients.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 
-    /// The request with the tools.
+    /// Adds the tools to a request.
     pub(super) fn offer(&self, mut request: Request) -> Request {
         let tools = self.clients.iter().flat_map(Client::tools);
         request.chat.tools = tools.map(|(_, definition)| definition.clone()).collect();
         request
     }
 
-    /// Runs a call, if the user allows it. Returns the result for the model, which may be an error.
+    /// Runs a call if the user allows it. Returns the result for the model, which may be an error.
     pub(super) fn run(&mut self, call: &ToolCall, interrupt: &Interrupt) -> Result<String, CliError> {
         let result = self.result(call, interrupt)?;
         if let Err(problem) = &result {
@@ -80,16 +80,16 @@ impl Tools {
         Ok(text)
     }
 
-    /// The calls since the last time, with their results.
+    /// Takes the calls made since the last time, with their results.
     pub(super) fn take_called(&mut self) -> Vec<Value> {
         std::mem::take(&mut self.called)
     }
 
-    /// The result of a call, or what is wrong with it.
+    /// Returns the result of a call, or its problem.
     fn result(&mut self, call: &ToolCall, interrupt: &Interrupt) -> Result<Result<String, String>, CliError> {
         let Some(index) = self.client_of(&call.name) else {
             return Ok(Err(format!(
-                "there is no tool '{}'; there are {}",
+                "unknown tool '{}'; the tools are {}",
                 call.name,
                 self.names().join(", ")
             )));
@@ -97,7 +97,7 @@ impl Tools {
         let text = if call.arguments.trim().is_empty() { "{}" } else { &call.arguments };
         let arguments = match text.parse() {
             Ok(arguments @ Json::Object(_)) => arguments,
-            _ => return Ok(Err("its arguments are no JSON object".into())),
+            _ => return Ok(Err("its arguments are not a JSON object".into())),
         };
         match self.approval.decide(&call.name, &arguments)? {
             Decision::Run => {}

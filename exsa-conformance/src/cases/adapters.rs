@@ -1,4 +1,4 @@
-//! Adapters of single spans.
+//! Adapters of individual spans.
 
 use crate::check::check;
 use crate::clause;
@@ -21,7 +21,7 @@ fn load(fixture: &Fixture, model: &Arc<dyn Model>) -> Result<Vec<AdapterId>, Fai
     fixture.adapters.iter().map(load).collect()
 }
 
-/// A span of a batch: sequence, position, tokens, adapters. All of its rows are asked for.
+/// A span of a batch: sequence, position, tokens, adapters. All of its rows are requested.
 type Part<'a> = (u32, usize, &'a [TokenId], &'a [SpanAdapter]);
 
 fn try_pass(run: &mut Run, parts: &[Part<'_>]) -> Result<Rows, StepError> {
@@ -33,13 +33,13 @@ fn try_pass(run: &mut Run, parts: &[Part<'_>]) -> Result<Rows, StepError> {
     run.session.forward(&batch).map(copy)
 }
 
-/// Spans of one batch with different adapters give what each gives alone, in one piece or several.
+/// Spans with different adapters in one batch have the same rows as alone, in one or several pieces.
 pub fn adapters_of_spans(fixture: &Fixture) -> CaseResult {
     let mut run = fixture.session()?;
     let (span_max, sets_max) =
         (run.capabilities().span_adapters_max, run.capabilities().batch_adapter_sets_max);
     if span_max == 0 || fixture.adapters.len() < 2 {
-        return Ok(Outcome::Skipped("the session takes no adapters, or the fixture has none".into()));
+        return Ok(Outcome::Skipped("the session does not support adapters, or the fixture has none".into()));
     }
     let model = fixture.model()?;
     let ids = load(fixture, &model)?;
@@ -69,7 +69,7 @@ pub fn adapters_of_spans(fixture: &Fixture) -> CaseResult {
     let cut = n / 3;
     for (start, end) in [(0, cut), (cut, n - 1), (n - 1, n)] {
         let all: Vec<usize> = (0..sets.len()).collect();
-        // As many sets in a batch as the session takes.
+        // As many sets per batch as the session allows.
         for some in all.chunks(sets_max.clamp(1, sets.len())) {
             let parts: Vec<Part<'_>> =
                 some.iter().map(|i| (*i as u32, start, &tokens[start..end], &sets[*i][..])).collect();
@@ -88,7 +88,7 @@ pub fn adapters_of_spans(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Adapters that are not there, or too many, are refused for their sequence alone.
+/// Unknown adapters and too many adapters are refused, with an error for their sequence.
 pub fn adapters_that_are_refused(fixture: &Fixture) -> CaseResult {
     let mut run = fixture.session()?;
     let span_max = run.capabilities().span_adapters_max;

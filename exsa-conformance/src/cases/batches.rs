@@ -55,7 +55,7 @@ pub fn ragged_batches(fixture: &Fixture) -> CaseResult {
     ragged(fixture, fixture.tolerance, |_, _| ())
 }
 
-/// The same with another order of spans in each batch.
+/// Like `ragged_batches`, with a different order of spans in each batch.
 pub fn spans_in_any_order(fixture: &Fixture) -> CaseResult {
     ragged(fixture, fixture.tolerance, |spans, random| {
         for i in (1..spans.len()).rev() {
@@ -64,10 +64,10 @@ pub fn spans_in_any_order(fixture: &Fixture) -> CaseResult {
     })
 }
 
-/// The same bitwise, if the fixture promises it.
+/// Like `ragged_batches`, bit for bit, if the fixture guarantees it.
 pub fn rows_do_not_depend_on_the_batch_in_any_bit(fixture: &Fixture) -> CaseResult {
     if !fixture.bitwise {
-        return Ok(Outcome::Skipped("the fixture promises no equal bits".into()));
+        return Ok(Outcome::Skipped("the fixture does not guarantee bitwise equal rows".into()));
     }
     ragged(fixture, 0.0, |_, _| ())
 }

@@ -24,7 +24,7 @@ pub(super) fn fill(run: &Run) -> Option<Vec<usize>> {
     (left == 0 && lengths.len() > 1).then_some(lengths)
 }
 
-/// Requires that `parts` are refused for want of exactly these blocks.
+/// Requires that `parts` are refused for lack of exactly these blocks.
 fn full(
     run: &mut Run,
     parts: &[Part<'_>],
@@ -100,7 +100,7 @@ pub fn a_batch_that_does_not_fit_changes_nothing(fixture: &Fixture) -> CaseResul
     let block = capabilities.block_tokens;
     if capabilities.sequences_max < 3 || capabilities.context_tokens_max < capabilities.kv_tokens_max {
         return Ok(Outcome::Skipped(
-            "three sequences, and contexts as long as the KV cache, are needed".into(),
+            "three sequences, and contexts as long as the KV cache, are required".into(),
         ));
     }
     // One block is left, but two sequences need one each.
@@ -122,8 +122,8 @@ pub fn a_batch_that_does_not_fit_changes_nothing(fixture: &Fixture) -> CaseResul
     Ok(Outcome::Passed)
 }
 
-/// One sequence has room in its last block, another needs a block more than there are: the batch
-/// of both changes neither, both go on where they were, and a release makes room for the other.
+/// One sequence has room in its last block, another needs more blocks than are free: a batch of both changes
+/// neither, both continue from their old state, and a release makes room for the other.
 pub fn kv_runs_out_and_comes_back(fixture: &Fixture) -> CaseResult {
     let mut run = fixture.session_of_blocks(3)?;
     let capabilities = run.capabilities().clone();
@@ -132,7 +132,7 @@ pub fn kv_runs_out_and_comes_back(fixture: &Fixture) -> CaseResult {
     let second = 16usize.div_ceil(block) * block;
     let more = block.min(4);
     if capabilities.sequences_max < 3 || capabilities.context_tokens_max < kv || kv < 2 * second + more {
-        return Ok(Outcome::Skipped("three sequences, long contexts and some blocks are needed".into()));
+        return Ok(Outcome::Skipped("three sequences, long contexts and several blocks are required".into()));
     }
     let first = kv - second - more;
     let (a, b) = (fixture.tokens(first + more, 1)?, fixture.tokens(second + 1, 2)?);
@@ -164,7 +164,7 @@ pub fn shared_blocks_count_once(fixture: &Fixture) -> CaseResult {
     let (block, sequences) = (capabilities.block_tokens, capabilities.sequences_max.min(4));
     let blocks = capabilities.kv_tokens_max / block;
     if !capabilities.fork || sequences < 3 || capabilities.context_tokens_max < capabilities.kv_tokens_max {
-        return Ok(Outcome::Skipped("forks, three sequences and long contexts are needed".into()));
+        return Ok(Outcome::Skipped("forks, three sequences and long contexts are required".into()));
     }
     // All sequences share every block but one per further sequence.
     let shared = (blocks - (sequences - 1)) * block - block / 2;

@@ -11,7 +11,7 @@ use exsa_core::error::LoadError;
 use exsa_core::gguf::{Array, GgmlType, Gguf, Value};
 use std::io::Cursor;
 
-const SKIPPED: &str = "the backend reads no files";
+const SKIPPED: &str = "the backend does not read files";
 
 /// Requires a refusal of the file with an error that contains all of `words`.
 fn refuse(fixture: &Fixture, what: &str, bytes: Vec<u8>, words: &[&str]) -> Result<(), Failure> {
@@ -19,7 +19,7 @@ fn refuse(fixture: &Fixture, what: &str, bytes: Vec<u8>, words: &[&str]) -> Resu
     refuse_as(fixture, what, bytes, words, any)
 }
 
-/// Requires a refusal of the file as no GGUF.
+/// Requires a refusal of the file as invalid GGUF.
 fn refuse_gguf(fixture: &Fixture, what: &str, bytes: Vec<u8>) -> Result<(), Failure> {
     refuse_as(fixture, what, bytes, &[], |error| matches!(error, LoadError::Gguf(_)))
 }
@@ -94,15 +94,14 @@ fn parts(fixture: &Fixture) -> Result<Edit, Failure> {
     check(clause::DAMAGED, format!("take {} apart", fixture.place())).works(Edit::of(&fixture.bytes()?))
 }
 
-/// Impossible metadata. The unchanged reassembled file
-/// must load, else the refusals below would prove nothing.
+/// Invalid metadata. The unchanged reassembled file must load, otherwise the refusals would prove nothing.
 pub fn metadata_that_cannot_be(fixture: &Fixture) -> CaseResult {
     if !fixture.reads_files {
         return Ok(Outcome::Skipped(SKIPPED.into()));
     }
     let parts = parts(fixture)?;
     let same = ModelSource::Memory(parts.bytes().into());
-    check(clause::DAMAGED, "the file written anew without a change").works(fixture.backend.load(
+    check(clause::DAMAGED, "the reassembled file without a change").works(fixture.backend.load(
         &same,
         &fixture.load_options,
         &mut LoadProgress::none(),
@@ -181,8 +180,8 @@ pub fn metadata_that_cannot_be(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// A role id outside the vocabulary counts as absent, since converters write it for "none". A loader
-/// may refuse if the file demands that the token is added to prompts, so the demand is removed.
+/// A role id outside the vocabulary is treated as absent, since converters write it for "none". A loader may
+/// refuse a file that requires such a token to be added to prompts, so that requirement is removed.
 fn ids_outside_the_vocabulary(fixture: &Fixture, parts: &Edit) -> Result<(), Failure> {
     for (role, demand) in [
         ("bos", "tokenizer.ggml.add_bos_token"),
@@ -218,8 +217,8 @@ pub fn tensors_that_cannot_be(fixture: &Fixture) -> CaseResult {
     let tried: Vec<Tensor> = parts.tensors.iter().filter(is_tried).cloned().collect();
     for tensor in &tried {
         let name = tensor.name.as_str();
-        // A missing bias adds nothing, a missing output is the embeddings, and without divisors RoPE is
-        // plain.
+        // These tensors are optional: without a bias, nothing is added; without an output matrix, the
+        // embeddings are used; without frequency factors, RoPE is not scaled.
         if !name.ends_with(".bias") && !["output.weight", "rope_freqs.weight"].contains(&name) {
             refuse(
                 fixture,
@@ -244,7 +243,7 @@ pub fn tensors_that_cannot_be(fixture: &Fixture) -> CaseResult {
     }
     // A block type of later GGUF versions.
     let bytes = parts.bytes();
-    let gguf = check(clause::DAMAGED, "the file written anew").works(Gguf::read(&mut Cursor::new(&bytes)))?;
+    let gguf = check(clause::DAMAGED, "the reassembled file").works(Gguf::read(&mut Cursor::new(&bytes)))?;
     if let Some(at) = type_field(&bytes, gguf.data_offset(), &parts.tensors[0]) {
         for id in [4u32, 31, 99, u32::MAX] {
             let mut damaged = bytes.clone();
@@ -256,7 +255,7 @@ pub fn tensors_that_cannot_be(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// A file with a vocabulary and no tensors is told from a model, the model's own and a published one.
+/// A vocabulary-only file is distinguished from a model: the fixture's own vocabulary and a published one.
 pub fn vocabularies_without_weights(fixture: &Fixture) -> CaseResult {
     if !fixture.reads_files {
         return Ok(Outcome::Skipped(SKIPPED.into()));

@@ -1,4 +1,4 @@
-//! Vectors of texts.
+//! Embeddings of texts.
 
 use crate::check::check;
 use crate::clause;
@@ -25,7 +25,7 @@ fn embedding(fixture: &Fixture) -> Result<Vec<Run>, Failure> {
         let check = check(clause::EMBED, format!("a session with pooling {pooling:?}"));
         check.holds(
             given.is_none() || pooling.is_none() || given == pooling,
-            "the pooling that was asked for, or none",
+            "the requested pooling, or none",
             given,
         )?;
         if given.is_some() && runs.iter().all(|run| run.capabilities().embed != given) {
@@ -35,7 +35,7 @@ fn embedding(fixture: &Fixture) -> Result<Vec<Run>, Failure> {
     Ok(runs)
 }
 
-const SKIPPED: &str = "the session embeds nothing, and says so";
+const SKIPPED: &str = "the session declares that it does not support embeddings";
 
 fn try_embed(run: &mut Run, parts: &[Part<'_>]) -> Result<Rows, StepError> {
     let mut batch = Batch::new();
@@ -46,7 +46,7 @@ fn try_embed(run: &mut Run, parts: &[Part<'_>]) -> Result<Rows, StepError> {
     Ok((0..vectors.len()).filter_map(|i| vectors.vector(i)).map(<[f32]>::to_vec).collect())
 }
 
-/// Runs a batch, which must give one vector per span, of equal width and finite values.
+/// Runs a batch, which must yield one vector per span, of equal width and with finite values.
 fn embed(run: &mut Run, parts: &[Part<'_>]) -> Result<Rows, Failure> {
     let check = check(clause::EMBED, format!("{:?}, {}", run.capabilities().embed, describe(parts)));
     let vectors = check.works(try_embed(run, parts))?;

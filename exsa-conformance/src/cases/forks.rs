@@ -13,10 +13,10 @@ use exsa_core::error::KvError;
 fn forking(fixture: &Fixture) -> Result<Result<Run, Outcome>, crate::Failure> {
     let run = fixture.session()?;
     if !run.capabilities().fork {
-        return Ok(Err(Outcome::Skipped("the session cannot fork, and says so".into())));
+        return Ok(Err(Outcome::Skipped("the session declares that it cannot fork".into())));
     }
     if run.capabilities().sequences_max < 3 {
-        return Ok(Err(Outcome::Skipped("three sequences are needed".into())));
+        return Ok(Err(Outcome::Skipped("three sequences are required".into())));
     }
     Ok(Ok(run))
 }
@@ -158,7 +158,7 @@ pub fn forks_that_are_refused(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// An operation that the flags exclude refuses and changes nothing.
+/// An operation that the flags exclude is refused without a change.
 pub fn flags_tell_the_truth(fixture: &Fixture) -> CaseResult {
     let mut run = fixture.session()?;
     let capabilities = run.capabilities().clone();

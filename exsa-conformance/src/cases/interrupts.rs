@@ -43,8 +43,8 @@ pub fn raised_interrupt(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Interrupts from another thread at any moment of a long pass: the pass gives
-/// its rows or reports the interrupt, and the session continues to work.
+/// Interrupts from another thread at any time during a long pass: the pass returns its rows or reports the
+/// interrupt, and the session continues to work.
 pub fn interrupt_in_mid_pass(fixture: &Fixture) -> CaseResult {
     let options = fixture.options();
     let interrupt = options.interrupt.clone();
@@ -55,7 +55,7 @@ pub fn interrupt_in_mid_pass(fixture: &Fixture) -> CaseResult {
     let whole = plain(fixture, &tokens)?;
     run.feed(0, 0, &tokens[..head], 0)?;
     let rest: [Part<'_>; 1] = [(0, head, &tokens[head..], n - head)];
-    // The fastest of three, since other load on the machine slows passes.
+    // The fastest of three, since other load on the machine slows down passes.
     let mut time = Duration::MAX;
     for _ in 0..3 {
         let start = Instant::now();

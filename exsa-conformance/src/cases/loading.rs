@@ -26,7 +26,7 @@ fn logits(fixture: &Fixture, model: &Arc<dyn Model>, tokens: &[u32]) -> Result<R
     check.works(session.forward(&batch).map(crate::logits::copy))
 }
 
-/// `inspect` and the loaded model report the same facts.
+/// `inspect` and the loaded model report the same metadata.
 pub fn inspect_agrees_with_load(fixture: &Fixture) -> CaseResult {
     let check = check(clause::INSPECT, format!("inspect and load {}", fixture.place()));
     let inspected = check.works(fixture.backend.inspect(&fixture.source))?;
@@ -58,7 +58,7 @@ pub fn devices(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// An unknown device is refused by name, with a name that is known.
+/// An unknown device is refused; the error contains its name and a known name.
 pub fn unknown_device(fixture: &Fixture) -> CaseResult {
     let options = fixture.load_options.clone().device("abacus:7");
     let loaded = fixture.backend.load(&fixture.source, &options, &mut LoadProgress::none());
@@ -125,7 +125,7 @@ pub fn load_can_be_cancelled(fixture: &Fixture) -> CaseResult {
 /// Errors for a missing file and for a folder name the path.
 pub fn missing_files(fixture: &Fixture) -> CaseResult {
     if !fixture.reads_files {
-        return Ok(Outcome::Skipped("the backend reads no files".into()));
+        return Ok(Outcome::Skipped("the backend does not read files".into()));
     }
     let folder = std::env::temp_dir();
     let source = ModelSource::file(&folder);
@@ -146,11 +146,11 @@ pub fn missing_files(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// The model is the same from a file, from memory of any alignment, and embedded
-/// in the program; a backend refuses a source that it does not support.
+/// The model is the same when loaded from a file, from memory of any alignment, or embedded in the program; a
+/// backend refuses sources that it does not support.
 pub fn sources_give_the_same_model(fixture: &Fixture) -> CaseResult {
     if !fixture.reads_files {
-        return Ok(Outcome::Skipped("the backend reads no files".into()));
+        return Ok(Outcome::Skipped("the backend does not read files".into()));
     }
     let bytes = fixture.bytes()?;
     let tokens = fixture.tokens(6, 1)?;

@@ -58,7 +58,8 @@ pub fn capabilities_follow_the_options(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Invalid options are refused by name, and impossible sizes by their bytes, before any allocation.
+/// Invalid options are refused with their names, and impossible sizes with their bytes, before any
+/// allocation.
 pub fn options_that_are_refused(fixture: &Fixture) -> CaseResult {
     let usual = fixture.options();
     let refuse =

@@ -75,7 +75,7 @@ fn small(fixture: &Fixture) -> SessionOptions {
 }
 
 const SKIPPED: &str =
-    "the session is too small: 2 sequences, 8 tokens in a batch and 12 in a context are needed";
+    "the session is too small: 2 sequences, 8 tokens in a batch and 12 in a context are required";
 
 /// Positions before and after the end of a sequence.
 pub fn wrong_positions(fixture: &Fixture) -> CaseResult {
@@ -99,7 +99,7 @@ pub fn wrong_positions(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Sequence ids that the session does not have, and two spans of one sequence.
+/// Sequence ids that do not exist in the session, and two spans of one sequence.
 pub fn wrong_sequences(fixture: &Fixture) -> CaseResult {
     let Some(mut scene) = Scene::new(fixture, &small(fixture))? else {
         return Ok(Outcome::Skipped(SKIPPED.into()));

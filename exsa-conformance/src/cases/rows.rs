@@ -6,8 +6,8 @@ use crate::failure::{CaseResult, Outcome};
 use crate::fixture::Fixture;
 use crate::logits::{Rows, difference};
 
-/// Tests the fixture: another earlier token changes a row by far more than the
-/// tolerance, so that comparisons of other cases can fail. All logits are finite.
+/// Tests the fixture: changing an earlier token changes a row by far more than the tolerance, so that the
+/// comparisons of other cases can fail. All logits are finite.
 pub fn contexts_are_told_apart(fixture: &Fixture) -> CaseResult {
     let run = fixture.session()?;
     let tokens = fixture.tokens(fixture.fitting(&run, 24), 1)?;
@@ -80,8 +80,8 @@ pub fn empty_batch(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// The same passes give the same bits: in the same session after
-/// a release, in another session, and with another sequence id.
+/// The same passes yield the same bits: in the same session after a release, in another session, and with
+/// another sequence id.
 pub fn determinism(fixture: &Fixture) -> CaseResult {
     let mut run = fixture.session()?;
     let n = fixture.fitting(&run, 40);

@@ -16,10 +16,10 @@ use std::io::{self, Read, Write};
 fn saving(fixture: &Fixture, options: &SessionOptions) -> Result<Result<Run, Outcome>, Failure> {
     let run = fixture.session_with(options)?;
     if !run.capabilities().save {
-        return Ok(Err(Outcome::Skipped("the session cannot save, and says so".into())));
+        return Ok(Err(Outcome::Skipped("the session declares that it cannot save".into())));
     }
     if run.capabilities().sequences_max < 2 {
-        return Ok(Err(Outcome::Skipped("two sequences are needed".into())));
+        return Ok(Err(Outcome::Skipped("two sequences are required".into())));
     }
     Ok(Ok(run))
 }
@@ -67,7 +67,7 @@ pub fn save_and_restore(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// A restored sequence is a copy: it survives the original's release, and can be forked and cut.
+/// A restored sequence is a copy: it survives the original's release, and can be forked and truncated.
 pub fn restored_sequences_stand_alone(fixture: &Fixture) -> CaseResult {
     let mut run = saving!(fixture, &fixture.options());
     let n = fixture.fitting(&run, 24).min(24) - 3;
@@ -129,7 +129,7 @@ pub fn damaged_saved_kv_is_refused(fixture: &Fixture) -> CaseResult {
         bytes[at] ^= 0x41;
         if let Ok(len) = run.restore(1, &bytes) {
             let check = check(clause::RESTORE_REFUSED, format!("byte {at} of {} changed", saved.len()));
-            check.holds(!fixture.checksummed, "a refusal, as the fixture promises", "it was accepted")?;
+            check.holds(!fixture.checksummed, "a refusal, as the fixture guarantees", "it was accepted")?;
             let context = run.capabilities().context_tokens_max;
             check.holds(len <= context, "a length within the context", len)?;
             // The result is not checked, only that the pass runs.
@@ -196,14 +196,14 @@ pub fn restores_that_are_refused(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Saved KV is refused by sessions whose keys and values are of other types, where the backend has them.
+/// Saved KV is refused by sessions with other types of keys and values, if the backend supports several.
 fn other_kv_types(fixture: &Fixture, saver: &Run, saved: &[u8]) -> Result<(), Failure> {
     let (f32, f16) = (KvType::F32, KvType::F16);
     for (keys, values) in [(f32, f32), (f32, f16), (f16, f32), (f16, f16), (KvType::Q8_0, KvType::Q8_0)] {
         let options = fixture.options().kv_types(keys, values);
         let Ok(session) = fixture.model()?.session(&options) else { continue };
         let mut other = Run::new(session, fixture.model()?.info().n_vocab);
-        // Equal sizes are equal types for the saver's pair, and a backend without types has one size.
+        // Equal sizes mean the saver's own pair of types, or a backend without a choice of types.
         if other.session.kv_bytes_per_token() == saver.session.kv_bytes_per_token() {
             continue;
         }
@@ -238,7 +238,7 @@ fn no_room(fixture: &Fixture, n: usize, saved: &[u8]) -> Result<(), Failure> {
     check.equal(check.works(run.restore(1, saved))?, n)
 }
 
-/// Gives one byte at a time.
+/// A reader that returns one byte at a time.
 struct Trickle<'a>(&'a [u8]);
 
 impl Read for Trickle<'_> {
@@ -248,7 +248,7 @@ impl Read for Trickle<'_> {
     }
 }
 
-/// Fails after this many bytes.
+/// A reader and writer that fails after this many bytes.
 struct Broken(usize);
 
 impl Broken {
@@ -285,7 +285,7 @@ pub fn streams_that_fail(fixture: &Fixture) -> CaseResult {
     let tokens = fixture.tokens(n, 1)?;
     run.feed(0, 0, &tokens, 0)?;
     let saved = check(clause::SAVE, format!("{n} tokens saved")).works(run.save(0))?;
-    let input = check(clause::RESTORE, "a reader that gives one byte at a time");
+    let input = check(clause::RESTORE, "a reader that returns one byte at a time");
     input.equal(input.works(run.session.restore(SeqId(1), &mut Trickle(&saved)))?, n)?;
     run.release(1);
     for bytes in [0, 1, saved.len() / 2, saved.len() - 1] {

@@ -109,7 +109,7 @@ pub fn tokenizer_on_random_texts(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// `encode` appends, adds nothing before or after the text, and gives no token for an empty text.
+/// `encode` appends to its output, adds nothing before or after the text, and no token for an empty text.
 pub fn encode_adds_only_the_text(fixture: &Fixture) -> CaseResult {
     let tokenizer = fixture.model()?.tokenizer();
     check(clause::ENCODE, "encode an empty text").equal(plain(&*tokenizer, ""), vec![])?;
@@ -128,7 +128,7 @@ pub fn encode_adds_only_the_text(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Control tokens become their ids only where allowed and not across a protected offset; they have no text.
+/// Control tokens are recognized only where allowed, and not across a protected offset; they have no text.
 pub fn control_tokens_only_where_allowed(fixture: &Fixture) -> CaseResult {
     let tokenizer = fixture.model()?.tokenizer();
     let control = tokenizer.control_tokens();

@@ -9,9 +9,9 @@ use crate::fixture::Fixture;
 use exsa_core::SeqId;
 use exsa_core::error::{KvError, StepError};
 
-const SKIPPED: &str = "the session cannot truncate, and says so";
+const SKIPPED: &str = "the session declares that it cannot truncate";
 
-/// Tokens cut off at any length leave no trace in later results.
+/// Tokens truncated at any length have no effect on later results.
 pub fn truncate_then_go_on(fixture: &Fixture) -> CaseResult {
     let mut run = fixture.session()?;
     if !run.capabilities().truncate {
@@ -62,7 +62,7 @@ pub fn truncate_then_go_on(fixture: &Fixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// Repeated rollback of drafted tokens, as in speculation.
+/// Repeated rollback of drafted tokens, as in speculative decoding.
 pub fn truncate_again_and_again(fixture: &Fixture) -> CaseResult {
     let mut run = fixture.session()?;
     if !run.capabilities().truncate {

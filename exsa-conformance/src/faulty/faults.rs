@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A method of the seam that can fail.
+/// A method of a backend, model or session that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// `InferenceBackend::inspect`.
@@ -22,7 +22,7 @@ pub enum Operation {
     Fork,
     /// `Session::truncate`.
     Truncate,
-    /// `Session::release`, which has no error: it can panic and stall.
+    /// `Session::release`, which returns no error: it can only panic or stall.
     Release,
     /// `Session::save`.
     Save,

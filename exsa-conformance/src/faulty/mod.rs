@@ -1,7 +1,7 @@
 //! A fault-injecting decorator for any backend.
 //!
-//! [`FaultyBackend`] and [`FaultyModel`] forward all calls to the decorated
-//! object, and apply [`Faults`] when due, for tests of the layers above the seam.
+//! [`FaultyBackend`] and [`FaultyModel`] forward all calls to the decorated object and inject [`Faults`], for
+//! tests of the layers above the backend.
 //!
 //! ```
 //! use exsa_conformance::faulty::{Effect, Faults, FaultyModel, Operation, When};
@@ -35,7 +35,7 @@ use exsa_core::tokenizer::Tokenizer;
 use session::FaultySession;
 use std::sync::Arc;
 
-/// A backend that behaves like another, except for its faults.
+/// A backend that behaves like the decorated one, except for its faults.
 pub struct FaultyBackend {
     inner: Arc<dyn InferenceBackend>,
     faults: Faults,
@@ -95,7 +95,7 @@ impl InferenceBackend for FaultyBackend {
     }
 }
 
-/// A model that behaves like another, except for its faults.
+/// A model that behaves like the decorated one, except for its faults.
 pub struct FaultyModel {
     inner: Arc<dyn Model>,
     faults: Faults,

@@ -18,7 +18,7 @@ pub fn greedy_answers_do_not_change(fixture: &GeneratorFixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// The same seed gives the same answer, and an answer tells its seed.
+/// The same seed yields the same answer, and an answer reports its seed.
 pub fn answers_are_reproducible(fixture: &GeneratorFixture) -> CaseResult {
     let check = check(clause::SEEDS, "a drawn request");
     let request = fixture.drawn("Once upon a time", 20, 42);
@@ -38,7 +38,7 @@ pub fn answers_are_reproducible(fixture: &GeneratorFixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// `max_tokens` is kept exactly.
+/// Answers have exactly `max_tokens` tokens.
 pub fn limits_of_tokens_hold(fixture: &GeneratorFixture) -> CaseResult {
     for tokens in [1, 2, 7, 33] {
         let check = check(clause::LIMITS, format!("max_tokens of {tokens}"));
@@ -65,7 +65,7 @@ pub fn usage_counts_the_tokens(fixture: &GeneratorFixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// A stop string ends the answer before it.
+/// An answer ends just before a stop string.
 pub fn stop_strings_are_no_part_of_the_text(fixture: &GeneratorFixture) -> CaseResult {
     let check = check(clause::STOPS, "a stop string from the middle of the answer");
     let whole = fixture.answer(fixture.request("Once upon a time", 40), &check)?.text(0);
@@ -90,7 +90,7 @@ pub fn stop_strings_are_no_part_of_the_text(fixture: &GeneratorFixture) -> CaseR
     Ok(Outcome::Passed)
 }
 
-/// Several answers end once each, and each is that of a request with its seed.
+/// Several answers end once each, and each equals that of a request with its seed.
 pub fn several_answers_end_once(fixture: &GeneratorFixture) -> CaseResult {
     let check = check(clause::SEVERAL, "three answers");
     let stream = match fixture.supported(fixture.drawn("Once upon a time", 12, 7).n(3), &check)? {

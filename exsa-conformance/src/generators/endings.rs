@@ -7,7 +7,7 @@ use crate::failure::{CaseResult, Outcome};
 use exsa_core::{Event, FinishReason};
 use std::time::{Duration, Instant};
 
-/// A request ends with one last event.
+/// A request ends with exactly one last event.
 pub fn every_request_ends_once(fixture: &GeneratorFixture) -> CaseResult {
     for tokens in [1, 2, 20] {
         let check = check(clause::ENDS, format!("an answer of {tokens} tokens"));
@@ -17,7 +17,7 @@ pub fn every_request_ends_once(fixture: &GeneratorFixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// A cancel ends a request, before its first token and after.
+/// Cancelling ends a request, before and after its first token.
 pub fn a_cancelled_request_ends(fixture: &GeneratorFixture) -> CaseResult {
     for read in [0, 1, 5] {
         let check = check(clause::CANCELS, format!("a cancel after {read} events"));
@@ -33,7 +33,7 @@ pub fn a_cancelled_request_ends(fixture: &GeneratorFixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// A stream that is dropped frees what its request held.
+/// Dropping a stream frees the resources of its request.
 pub fn a_dropped_stream_ends_its_request(fixture: &GeneratorFixture) -> CaseResult {
     let check = check(clause::CANCELS, "40 streams that are dropped");
     for i in 0..40 {
@@ -55,7 +55,7 @@ pub fn a_dropped_stream_ends_its_request(fixture: &GeneratorFixture) -> CaseResu
     Ok(Outcome::Passed)
 }
 
-/// Time limits end a request, for the reason that says which.
+/// Time limits end a request, with a finish reason that tells which limit.
 pub fn time_limits_end_requests(fixture: &GeneratorFixture) -> CaseResult {
     let late = check(clause::TIMES, "a request whose time is over at once");
     let request = fixture.request("Once upon a time", 250).timeout(Duration::ZERO);

@@ -7,7 +7,7 @@ use exsa_core::{Event, Generator, Request, SamplingParams, SubmitError, TokenId,
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A generator to test, and what it promises.
+/// A generator under test, and its guarantees.
 #[derive(Clone)]
 pub struct GeneratorFixture {
     pub(crate) generator: Arc<dyn Generator>,
@@ -23,7 +23,7 @@ impl std::fmt::Debug for GeneratorFixture {
 }
 
 impl GeneratorFixture {
-    /// A generator that tells the ids of its tokens, and whose answers may differ by rounding.
+    /// A fixture for a generator that reports token ids, and whose answers may differ by rounding.
     pub fn new(generator: impl Generator + 'static) -> Self {
         Self::shared(Arc::new(generator))
     }
@@ -33,33 +33,33 @@ impl GeneratorFixture {
         Self { generator, identical: false, ids: true, patience: Duration::from_secs(60) }
     }
 
-    /// Requires that the same request with the same seed has the same answer, under any load.
+    /// Declares that the same request with the same seed has the same answer, under any load.
     #[must_use]
     pub fn identical(mut self) -> Self {
         self.identical = true;
         self
     }
 
-    /// Says that tokens come without ids.
+    /// Declares that tokens have no ids.
     #[must_use]
     pub fn without_ids(mut self) -> Self {
         self.ids = false;
         self
     }
 
-    /// Sets the time after which a request counts as stuck.
+    /// Sets the time after which a request is considered stuck.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
-    /// A request whose answer is `tokens` long.
+    /// A request whose answer has `tokens` tokens.
     pub(crate) fn request(&self, prompt: &str, tokens: usize) -> Request {
         Request::text(prompt).sampling(SamplingParams::greedy().seed(1)).ignore_eos(true).max_tokens(tokens)
     }
 
-    /// A drawn answer of `tokens` tokens.
+    /// Like [`request`](Self::request), with random sampling.
     pub(crate) fn drawn(&self, prompt: &str, tokens: usize, seed: u64) -> Request {
         self.request(prompt, tokens).sampling(SamplingParams::default().temperature(0.9).seed(seed))
     }
@@ -88,7 +88,7 @@ impl GeneratorFixture {
         self.read(stream, check)
     }
 
-    /// Submits a request, or skips the case if the generator does not support an option of it.
+    /// Submits a request, or skips the case if the generator does not support one of its options.
     pub(crate) fn supported(
         &self,
         request: Request,

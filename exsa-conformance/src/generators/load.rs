@@ -5,7 +5,7 @@ use crate::check::check;
 use crate::clause;
 use crate::failure::{CaseResult, Failure, Outcome};
 
-/// Answers under load are those of the same requests alone.
+/// Answers under load equal those of the same requests alone.
 pub fn many_requests_at_once_are_those_alone(fixture: &GeneratorFixture) -> CaseResult {
     let check = check(clause::BATCH, "24 requests at once");
     let requests: Vec<_> = (0..24).map(|i| fixture.drawn(&format!("Story {i}:"), 10 + i, i as u64)).collect();
@@ -24,7 +24,7 @@ pub fn many_requests_at_once_are_those_alone(fixture: &GeneratorFixture) -> Case
     Ok(Outcome::Passed)
 }
 
-/// Streams that are not read delay no other, and lose nothing.
+/// Streams that are not read do not delay others, and lose no events.
 pub fn a_consumer_that_does_not_read_delays_no_other(fixture: &GeneratorFixture) -> CaseResult {
     let check = check(clause::READERS, "two streams that are not read");
     let unread = [1, 2].map(|seed| fixture.drawn("Once upon a time", 200, seed));

@@ -1,4 +1,4 @@
-//! The contract of seam 2: the cases that every [`Generator`](exsa_core::Generator) passes, whether it is an
+//! The contract of [`Generator`](exsa_core::Generator): cases that every generator passes, whether it is an
 //! engine, a worker process, a remote engine or a pool.
 //!
 //! ```
@@ -18,8 +18,8 @@
 //! # fn main() {}
 //! ```
 //!
-//! The model should generate for a while from any prompt; a context of 300 tokens suffices. Cases for options
-//! that a generator refuses as unsupported are skipped.
+//! The model should generate long answers from any prompt; a context of 300 tokens suffices. Cases for
+//! options that a generator refuses as unsupported are skipped.
 
 mod answers;
 mod endings;

@@ -6,7 +6,7 @@ use crate::clause::{self};
 use crate::failure::{CaseResult, Outcome};
 use exsa_core::{Request, SamplingParams, SubmitError};
 
-/// There is a model, and a request may name the default model.
+/// There is at least one model, and a request can name the default model.
 pub fn the_models_are_named(fixture: &GeneratorFixture) -> CaseResult {
     let check = check(clause::MODELS, "`models`");
     let models = fixture.generator.models();
@@ -32,7 +32,7 @@ fn wrong() -> Vec<(&'static str, Request)> {
     ]
 }
 
-/// Requests that are wrong are refused at once, with words, and nothing else suffers.
+/// Invalid requests are refused at once, with a message, and do not affect other requests.
 pub fn wrong_requests_are_refused(fixture: &GeneratorFixture) -> CaseResult {
     for (what, request) in wrong() {
         let check = check(clause::REFUSALS, format!("`submit` with {what}"));
@@ -45,7 +45,7 @@ pub fn wrong_requests_are_refused(fixture: &GeneratorFixture) -> CaseResult {
     Ok(Outcome::Passed)
 }
 
-/// `check` accepts what `submit` accepts, and refuses nothing else than `submit` refuses.
+/// `check` accepts the requests that `submit` accepts, and only refuses requests that `submit` refuses.
 pub fn check_agrees_with_submit(fixture: &GeneratorFixture) -> CaseResult {
     let accepted = check(clause::REFUSALS, "`check` with a right request");
     accepted.works(fixture.generator.check(&fixture.request("Once upon a time", 3)))?;

@@ -1,4 +1,4 @@
-//! Answers that were generated in part before.
+//! Resumed answers.
 
 use super::fixture::{GeneratorFixture, skipped};
 use crate::check::check;
@@ -6,12 +6,12 @@ use crate::clause;
 use crate::failure::{CaseResult, Outcome};
 use exsa_core::{Continued, FinishReason, Resume};
 
-/// An answer that is resumed after any of its tokens goes on without gap and repetition.
+/// An answer that is resumed after any of its tokens continues without gap or repetition.
 pub fn an_answer_resumes_after_any_token(fixture: &GeneratorFixture) -> CaseResult {
     let check = check(clause::RESUME, "an answer of 12 tokens, cut after each");
     let terms = fixture.generator.continuation(None);
     if terms.continued == Continued::Refused || !fixture.ids {
-        return skipped(Outcome::Skipped("answers are not continued".into()));
+        return skipped(Outcome::Skipped("the generator does not continue answers".into()));
     }
     let request = fixture.drawn("Once upon a time", 12, 5);
     let whole = fixture.answer(request.clone(), &check)?;

@@ -33,7 +33,7 @@ pub fn run_mounted(
     fixture: impl Into<Option<GeneratorFixture>>,
 ) -> Result<(), Failure> {
     match fixture.into() {
-        None => eprintln!("skipped: there is no fixture here"),
+        None => eprintln!("skipped: the fixture is not available"),
         Some(fixture) => {
             if let Outcome::Skipped(reason) = run(&fixture)? {
                 eprintln!("skipped: {reason}");
@@ -64,10 +64,10 @@ macro_rules! list {
     };
 }
 
-/// Makes every case for generators a test of its own, on one fixture or on several.
+/// Turns every generator case into a test, for one or several fixtures.
 ///
 /// A fixture is an expression of type [`GeneratorFixture`] or `Option<GeneratorFixture>`; with `None` the
-/// tests report a skip. It is evaluated anew for every test. The [module](crate::generators) has an example.
+/// tests report a skip. It is evaluated for every test. The [module](crate::generators) has an example.
 #[macro_export]
 macro_rules! mount_generator {
     ($($name:ident: $fixture:expr),+ $(,)?) => {

@@ -100,7 +100,7 @@ impl InferenceBackend for MutantBackend {
     }
 }
 
-/// A session's inside, which a mistake may share among sessions.
+/// The inner state of a session, which a fault may share among sessions.
 pub type Inside = Arc<Mutex<Box<dyn Session>>>;
 
 pub struct MutantModel {
@@ -112,7 +112,7 @@ pub struct MutantModel {
     only: Mutex<Option<Inside>>,
 }
 
-/// Sequences of the inside that nobody sees: blocks are lost to them.
+/// Hidden inner sequences, which leak blocks.
 pub const HIDDEN: usize = 4096;
 
 impl Model for MutantModel {
@@ -141,7 +141,7 @@ impl Model for MutantModel {
             asked.kv_tokens_max = asked.kv_tokens_max.map(|tokens| tokens.clamp(1, 4096));
             asked.kv_bytes_max = u64::MAX;
         }
-        // Checks what was asked for; the one inside gets more.
+        // Checks the requested options; the inner session gets larger ones.
         let capabilities = self.inner.session(&asked)?.capabilities().clone();
         let mut inside = asked.clone();
         inside.sequences_max = (asked.sequences_max + HIDDEN).min(1 << 16);

@@ -1,4 +1,4 @@
-//! Tests of the tests: the scripted backend, broken in one way after the other, and the cases that notice.
+//! Tests of the test suite: mutants of the scripted backend, and the cases that detect them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod backend;
@@ -20,7 +20,7 @@ fn fixture(mutant: Mutant) -> Fixture {
     if mutant == Mutant::AnyFile { fixture } else { fixture.reads_no_files() }
 }
 
-/// A file that a backend would have to look at.
+/// A file that a backend would have to read.
 fn file() -> Vec<u8> {
     GgufWriter::new()
         .key("general.architecture", Value::Str("llama".into()))

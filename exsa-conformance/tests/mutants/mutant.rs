@@ -1,9 +1,9 @@
-//! The ways in which the scripted backend is broken, and the cases that have to notice.
+//! The mutations of the scripted backend, and the cases that must detect them.
 
-/// One mistake.
+/// One deliberate fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// No mistake: everything passes.
+    /// No fault: all cases pass.
     Sound,
     // Rows.
     AlwaysTheSameRow,
@@ -94,7 +94,7 @@ pub enum Mutant {
 
 use Mutant::*;
 
-/// Every mistake with cases that fail on it; together they are all cases.
+/// Every fault with the cases that fail because of it; together they cover all cases.
 pub const DETECTED: &[(Mutant, &[&str])] = &[
     (AlwaysTheSameRow, &["contexts_are_told_apart"]),
     (NotANumberOnce, &["contexts_are_told_apart", "chunked_prefill_at_every_split"]),
@@ -125,7 +125,7 @@ pub const DETECTED: &[(Mutant, &[&str])] = &[
     (LessKvThanItSays, &["kv_capacity_reached"]),
     (LostBlockPerRefusal, &["a_batch_that_does_not_fit_changes_nothing"]),
     (LostBlockPerRelease, &["memory_returns_after_a_thousand_sequences"]),
-    // Looked at where the system tells how large a process is.
+    // Only checked if the system reports the size of a process.
     #[cfg(target_os = "linux")]
     (LostBytesPerRelease, &["memory_returns_after_a_thousand_sequences"]),
     (ForkOneShort, &["fork_then_diverge"]),

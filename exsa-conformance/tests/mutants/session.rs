@@ -66,7 +66,7 @@ impl MutantSession {
         self.held.get(&seq).map_or(0, Vec::len)
     }
 
-    /// The batch as the mistake changes it.
+    /// The batch, as changed by the fault.
     fn changed(&self, batch: &Batch) -> Batch {
         let mut changed = Batch::new();
         let mut ends: HashMap<SeqId, usize> = HashMap::new();
@@ -316,7 +316,7 @@ impl Session for MutantSession {
                 inside.fork(from, to, len - 1)?;
             }
             Mutant::ForkOfTheWrongToken | Mutant::ForkIsACopy if (2..=held.len()).contains(&len) => {
-                // Refuses what has to be refused.
+                // Refuses invalid batches.
                 inside.fork(from, to, len)?;
                 inside.release(to);
                 if self.mutant == Mutant::ForkOfTheWrongToken {
@@ -412,7 +412,7 @@ impl Session for MutantSession {
             (_, result) => result,
         };
         let len = result?;
-        // Which tokens they are nobody asks here.
+        // The tokens themselves do not matter here.
         self.held.insert(seq, vec![0; len]);
         Ok(len)
     }

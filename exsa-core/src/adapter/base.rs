@@ -1,15 +1,16 @@
-//! Facts about a model that its adapters are checked by.
+//! Properties of a model that its adapters are checked against.
 
-/// Facts about a model that its adapters are checked by.
+/// Properties of a model that its adapters are checked against.
 #[derive(Clone, Copy)]
 pub struct BaseModel<'a> {
     /// `general.architecture`.
     pub architecture: &'a str,
-    /// Heads of queries.
+    /// Number of query heads.
     pub n_head: usize,
-    /// Heads of keys and values.
+    /// Number of key-value heads.
     pub n_head_kv: usize,
-    /// The model's matrix of this name (`blk.0.attn_q.weight`), or why it takes no adapter.
+    /// Looks up the model's matrix of a name (`blk.0.attn_q.weight`); an error says why it cannot have an
+    /// adapter.
     pub matrix: &'a dyn Fn(&str) -> Result<BaseMatrix, String>,
 }
 
@@ -23,14 +24,14 @@ impl std::fmt::Debug for BaseModel<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BaseMatrix {
-    /// Columns: the width of its input.
+    /// Number of columns: the width of the input.
     pub columns: usize,
-    /// Rows: the width of its output.
+    /// Number of rows: the width of the output.
     pub rows: usize,
-    /// Matrices of this shape that lie one behind the other; 1 unless it is one of experts.
+    /// Number of consecutive matrices of this shape: the number of experts, else 1.
     pub experts: usize,
-    /// Whether its rows are looked up by token instead of multiplied, so that the factors of a pair change
-    /// places: `A` is `[rows, rank]`, and `B` is `[columns, rank]`.
+    /// Whether its rows are looked up by token instead of multiplied (embedding), so that the factors of a
+    /// pair are swapped: `A` is `[rows, rank]`, and `B` is `[columns, rank]`.
     pub lookup: bool,
 }
 

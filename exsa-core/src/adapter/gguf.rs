@@ -1,4 +1,4 @@
-//! Adapters as GGUF, in llama.cpp's form.
+//! LoRA adapters as GGUF, in llama.cpp's format.
 
 use super::{AdapterPair, AdapterTensor, BaseModel};
 use crate::gguf::{Gguf, Metadata, TensorInfo, Value};
@@ -12,7 +12,7 @@ pub(super) fn pairs(
     let gguf = Gguf::read(reader).map_err(|error| error.to_string())?;
     let alpha = alpha(gguf.metadata(), base.architecture)?;
     if gguf.tensors().is_empty() {
-        return Err("it holds no tensor".to_owned());
+        return Err("it holds no tensors".to_owned());
     }
     let mut pairs = Vec::new();
     for tensor in gguf.tensors() {
@@ -22,7 +22,7 @@ pub(super) fn pairs(
             (Some(weight), _) => (weight, "lora_b"),
             (_, Some(weight)) => (weight, "lora_a"),
             _ => {
-                let expected = "it is no matrix of an adapter, which are called X.lora_a and X.lora_b";
+                let expected = "the tensors of an adapter are named X.lora_a and X.lora_b";
                 return Err(problem(expected.to_owned()));
             }
         };
@@ -33,7 +33,7 @@ pub(super) fn pairs(
             continue;
         }
         let pair = AdapterPair::new(weight, base, part(tensor), part(other)).map_err(problem)?;
-        // Without alpha, the product counts as it is.
+        // Without alpha, the product is not scaled.
         let scale = if alpha == 0.0 { 1.0 } else { alpha / pair.rank as f32 };
         pairs.push(pair.scaled(scale).map_err(problem)?);
     }
@@ -51,17 +51,17 @@ fn alpha(metadata: &Metadata, architecture: &str) -> Result<f32, String> {
     {
         match metadata.get_value(key) {
             Some(Value::Str(found)) if found == expected => {}
-            Some(Value::Str(found)) => return Err(format!("{key} is '{found}', but has to be '{expected}'")),
-            Some(_) => return Err(format!("{key} is no text, but has to be '{expected}'")),
-            None => return Err(format!("{key} is missing, but has to be '{expected}'")),
+            Some(Value::Str(found)) => return Err(format!("{key} is '{found}', but must be '{expected}'")),
+            Some(_) => return Err(format!("{key} is not a string, but must be '{expected}'")),
+            None => return Err(format!("{key} is missing, but must be '{expected}'")),
         }
     }
     if metadata.get_value("adapter.alora.invocation_tokens").is_some() {
-        return Err("it applies after certain tokens only (aLoRA), which is not supported".to_owned());
+        return Err("it only applies after certain tokens (aLoRA), which is not supported".to_owned());
     }
     match metadata.get_value("adapter.lora.alpha") {
         Some(Value::F32(alpha)) if alpha.is_finite() => Ok(*alpha),
-        Some(other) => Err(format!("adapter.lora.alpha is {other:?}, but has to be a finite F32")),
+        Some(other) => Err(format!("adapter.lora.alpha is {other:?}, but must be a finite F32")),
         None => Ok(0.0),
     }
 }

@@ -1,13 +1,13 @@
-//! A budget of memory that several engines share with their adapters.
+//! A memory budget that several engines share for their adapters.
 
 use super::AdapterError;
 
-/// Grants an engine the memory of its adapters.
+/// Grants memory for the adapters of an engine.
 pub(crate) trait AdapterMemory: Send + Sync {
-    /// Grants `bytes` for the adapter `name`, or says why not. Waits until memory that others give back for
-    /// it is free.
+    /// Reserves `bytes` for the adapter `name`, or returns why that is impossible. Waits until the memory of
+    /// evicted models is free.
     fn reserve(&self, name: &str, bytes: u64) -> Result<(), AdapterError>;
 
-    /// Takes `bytes` of a grant back.
+    /// Returns `bytes` of a reservation.
     fn release(&self, bytes: u64);
 }

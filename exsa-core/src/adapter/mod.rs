@@ -1,9 +1,10 @@
-//! Adapters (LoRA, Hu et al., arXiv:2106.09685): those of requests and engines, and their files, whose
-//! headers are checked against the model before any weight is read, and weights as they are read.
+//! LoRA adapters (Hu et al., arXiv:2106.09685): adapters of requests and engines, and adapter files. The
+//! header of a file is checked against the model before any weight is read, and weights are checked while
+//! they are read.
 //!
-//! Two forms are known: a GGUF of llama.cpp's form ([`AdapterFile::open`] on a file or bytes) and, with the
-//! feature `peft`, a folder that PEFT saved (`adapter_config.json` and `adapter_model.safetensors`). Both
-//! give pairs of matrices `A` and `B` for matrices `W` of the model, whose product becomes `W x + scale · B
+//! Two formats are supported: llama.cpp's GGUF adapters ([`AdapterFile::open`] on a file or bytes) and, with
+//! the feature `peft`, folders saved by PEFT (`adapter_config.json` and `adapter_model.safetensors`). Both
+//! contain pairs of matrices `A` and `B` for matrices `W` of the model, whose output becomes `W x + scale · B
 //! (A x)`.
 
 mod base;
@@ -31,7 +32,7 @@ use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Maximum rank of any adapter. Larger ones are refused as damaged: a matrix of such a rank is no adapter.
+/// Maximum rank of any adapter. Files with a larger rank are refused as damaged.
 pub const RANK_MAX: usize = 4096;
 
 /// An adapter whose header was checked against a model.
@@ -42,7 +43,7 @@ pub struct AdapterFile {
     pairs: Vec<AdapterPair>,
 }
 
-/// Weights that can be read at any place.
+/// A seekable source of weights.
 trait Source: Read + Seek + Send {}
 
 impl<T: Read + Seek + Send> Source for T {}
@@ -52,7 +53,7 @@ impl AdapterFile {
     ///
     /// # Errors
     ///
-    /// [`LoadError::Adapter`] for all that is wrong with it, [`LoadError::Io`] if it cannot be read.
+    /// [`LoadError::Adapter`] if the adapter is invalid, [`LoadError::Io`] if it cannot be read.
     pub fn open(source: &ModelSource, base: &BaseModel<'_>) -> Result<Self, LoadError> {
         match source {
             ModelSource::File(path) if path.is_dir() => Self::open_folder(path, base),
@@ -96,31 +97,33 @@ impl AdapterFile {
 
     #[cfg(not(feature = "peft"))]
     fn open_folder(path: &Path, _: &BaseModel<'_>) -> Result<Self, LoadError> {
-        let problem = "it is a folder; this build reads GGUF files, and not the folders of PEFT".to_owned();
+        let problem =
+            "it is a folder, but this build reads only GGUF files, since the feature 'peft' is not enabled"
+                .to_owned();
         Err(LoadError::Adapter { name: path.display().to_string(), problem })
     }
 
-    /// Its path, for messages.
+    /// Path of the adapter, for messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// `general.architecture` of the model that it was checked against.
+    /// `general.architecture` of the model that the adapter was checked against.
     pub fn architecture(&self) -> &str {
         &self.architecture
     }
 
-    /// The pairs of matrices, at least one, each for another matrix of the model.
+    /// The pairs of matrices, at least one, each for a different matrix of the model.
     pub fn pairs(&self) -> &[AdapterPair] {
         &self.pairs
     }
 
-    /// Largest rank of its pairs.
+    /// Largest rank of the pairs.
     pub fn rank(&self) -> usize {
         self.pairs.iter().map(|pair| pair.rank).max().unwrap_or(0)
     }
 
-    /// Checks its rank, and the `bytes` that it will take in memory.
+    /// Checks the rank, and the `bytes` that the adapter will take in memory, against limits.
     ///
     /// # Errors
     ///
@@ -137,11 +140,11 @@ impl AdapterFile {
         Ok(())
     }
 
-    /// Reads a matrix of pair `index`: rows one after the other, in the type of the file.
+    /// Reads a matrix of pair `index`, row by row, in the data type of the file.
     ///
     /// # Errors
     ///
-    /// [`LoadError::Adapter`] for values that are not finite, and if it cannot be read.
+    /// [`LoadError::Adapter`] if it cannot be read or has values that are not finite.
     pub fn read(&mut self, index: usize, factor: Factor, into: &mut Vec<u8>) -> Result<(), LoadError> {
         let Some(pair) = self.pairs.get(index) else {
             return Err(self.refuse(format!("it has no pair {index}")));
@@ -149,7 +152,7 @@ impl AdapterFile {
         let tensor = pair.tensor(factor);
         let read = self.reader.seek(SeekFrom::Start(tensor.offset)).and_then(|_| {
             into.clear();
-            // The length was checked against that of the file when it was opened.
+            // The length was checked against the file's length on opening.
             (&mut self.reader).take(tensor.bytes).read_to_end(into)
         });
         let problem = match read {
@@ -166,7 +169,7 @@ impl AdapterFile {
         Err(self.refuse(problem))
     }
 
-    /// The error that this adapter cannot be used.
+    /// The error that this adapter cannot be used, with the reason.
     pub fn refuse(&self, problem: impl Into<String>) -> LoadError {
         LoadError::Adapter { name: self.name.clone(), problem: problem.into() }
     }

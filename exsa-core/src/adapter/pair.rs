@@ -3,7 +3,7 @@
 use super::{BaseMatrix, BaseModel, RANK_MAX};
 use crate::gguf::GgmlType;
 
-/// Types of matrices that adapters have.
+/// Supported data types of adapter matrices.
 const TYPES: [GgmlType; 4] = [GgmlType::F32, GgmlType::F16, GgmlType::BF16, GgmlType::Q8_0];
 
 /// One of the matrices of a pair.
@@ -21,9 +21,9 @@ pub enum Factor {
 pub struct AdapterTensor {
     /// Type of its values: F32, F16, BF16 or Q8_0.
     pub dtype: GgmlType,
-    /// Place of its first byte in the file.
+    /// Offset of the first byte in the file.
     pub offset: u64,
-    /// Bytes in the file.
+    /// Number of bytes in the file.
     pub bytes: u64,
 }
 
@@ -33,7 +33,7 @@ impl AdapterTensor {
     }
 }
 
-/// An adapter's term for one matrix of the model: `scale · B (A x)`.
+/// The adapter of one matrix of the model, which adds `scale · B (A x)` to its output.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct AdapterPair {
@@ -45,15 +45,15 @@ pub struct AdapterPair {
     pub columns: usize,
     /// Rows of the model's matrix and of `B`.
     pub rows: usize,
-    /// The model's matrix, with experts and lookups.
+    /// Properties of the model's matrix.
     pub base: BaseMatrix,
-    /// Factor on the product, from the adapter's alpha and rank.
+    /// Factor of the product, from the adapter's alpha and rank.
     pub scale: f32,
     /// The matrix `A`.
     pub a: AdapterTensor,
     /// The matrix `B`.
     pub b: AdapterTensor,
-    /// Rows of a head of `B` whose halves are to be interleaved.
+    /// Rows per head of `B`, if the halves of each head must be interleaved.
     head_rows: Option<usize>,
 }
 
@@ -80,7 +80,7 @@ impl AdapterPair {
         if !has_shape(a_shape, &expected[0]) || !has_shape(b_shape, &expected[1]) {
             let dimensions = if matrix.experts > 1 { 3 } else { 2 };
             return Err(format!(
-                "the pair has the shapes {a_shape:?} and {b_shape:?}, but for this model {:?} and {:?}",
+                "the pair has the shapes {a_shape:?} and {b_shape:?}, but this model needs {:?} and {:?}",
                 &expected[0][..dimensions],
                 &expected[1][..dimensions]
             ));
@@ -90,17 +90,17 @@ impl AdapterPair {
         Ok(Self { weight, rank, columns, rows, base: matrix, scale: 1.0, a, b, head_rows: None })
     }
 
-    /// Sets the scale, which has to be finite.
+    /// Sets the scale, which must be finite.
     pub(super) fn scaled(mut self, scale: f32) -> Result<Self, String> {
         if !scale.is_finite() {
-            return Err(format!("its scale is {scale}, but finite ones are allowed"));
+            return Err(format!("its scale is {scale}, but must be finite"));
         }
         self.scale = scale;
         Ok(self)
     }
 
-    /// Interleaves the halves of each of `heads` heads of `B`, as the model's own rows were when its file was
-    /// made.
+    /// Interleaves the halves of each of the `heads` heads of `B`, as the converter did with the model's
+    /// rows.
     #[cfg(feature = "peft")]
     pub(super) fn interleaved(mut self, heads: usize) -> Self {
         self.head_rows = self.rows.checked_div(heads).filter(|rows| *rows > 1 && rows.is_multiple_of(2));
@@ -145,7 +145,7 @@ impl AdapterPair {
         }
     }
 
-    /// Brings the rows of `B` into the order of the model's.
+    /// Reorders the rows of `B` to match the model's.
     pub(super) fn order_rows(&self, factor: Factor, bytes: &mut [u8]) {
         let (Factor::B, Some(head_rows)) = (factor, self.head_rows) else { return };
         let row = bytes.len() / self.rows;

@@ -1,4 +1,4 @@
-//! Adapters in the folders that PEFT saves.
+//! LoRA adapters in folders saved by PEFT.
 
 use super::{AdapterPair, AdapterTensor, BaseModel, RANK_MAX, SafetensorsHeader};
 use crate::gguf::TensorInfo;
@@ -15,13 +15,13 @@ pub(super) const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 /// Maximum bytes of a configuration.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
-/// Architectures whose matrices have the names and the order of rows that [`pair`] knows.
+/// Architectures whose matrices have names and a row order that [`pair`] supports.
 const ARCHITECTURES: [&str; 7] = ["llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3"];
 
-/// Initializations that change the base model's weights or need another one.
+/// Supported initializations, which leave the base model's weights unchanged.
 const PLAIN_INITIALIZATIONS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 
-/// `adapter_config.json`: the settings of a LoRA that can be applied. Other settings are refused.
+/// The supported LoRA settings of an `adapter_config.json`. Other settings are refused.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PeftConfig {
     rank: usize,
@@ -36,18 +36,18 @@ impl PeftConfig {
     ///
     /// # Errors
     ///
-    /// The problem in words: no JSON, or a setting that is not supported, such as DoRA.
+    /// Description of the problem: invalid JSON, or an unsupported setting such as DoRA.
     pub fn from_json(json: &[u8]) -> Result<Self, String> {
-        let config: Value =
-            serde_json::from_slice(json).map_err(|error| format!("{CONFIG_FILE} is no JSON: {error}"))?;
-        let Value::Object(config) = config else { return Err(format!("{CONFIG_FILE} is no JSON object")) };
+        let config: Value = serde_json::from_slice(json)
+            .map_err(|error| format!("{CONFIG_FILE} is not valid JSON: {error}"))?;
+        let Value::Object(config) = config else { return Err(format!("{CONFIG_FILE} is not a JSON object")) };
         check_supported(&config)?;
         let rank = match config.get("r").and_then(Value::as_u64) {
             Some(rank) if (1..=RANK_MAX as u64).contains(&rank) => rank as usize,
             _ => return Err(refuse(&config, "r", &format!("1 to {RANK_MAX} is allowed"))),
         };
         let alpha = config.get("lora_alpha").and_then(Value::as_f64);
-        let alpha = alpha.ok_or_else(|| refuse(&config, "lora_alpha", "a number is needed"))?;
+        let alpha = alpha.ok_or_else(|| refuse(&config, "lora_alpha", "a number is required"))?;
         let rank_stabilized = match config.get("use_rslora") {
             None | Some(Value::Null) => false,
             Some(Value::Bool(on)) => *on,
@@ -84,11 +84,11 @@ fn check_supported(config: &Map<String, Value>) -> Result<(), String> {
         }
     }
     for (key, what) in [
-        ("modules_to_save", "whole modules in place of the model's"),
+        ("modules_to_save", "whole modules that replace the model's"),
         ("layer_replication", "layers that occur several times"),
-        ("trainable_token_indices", "embeddings of single tokens"),
-        ("target_parameters", "adapters of parameters that are no layer"),
-        ("alora_invocation_tokens", "an adapter that applies after certain tokens only"),
+        ("trainable_token_indices", "trained embeddings of individual tokens"),
+        ("target_parameters", "adapters of parameters that are not layers"),
+        ("alora_invocation_tokens", "an adapter that only applies after certain tokens"),
     ] {
         let empty = match config.get(key) {
             None | Some(Value::Null) => true,
@@ -139,14 +139,14 @@ fn pattern(config: &Map<String, Value>, key: &str) -> Result<BTreeMap<String, f6
         let number = value.as_f64().filter(|value| *value >= 1.0 && *value <= f64::from(u32::MAX));
         match number {
             Some(number) if plain => Ok((module.clone(), number)),
-            Some(_) => Err(format!("{CONFIG_FILE}: {key}: '{module}' is no plain name of a module")),
+            Some(_) => Err(format!("{CONFIG_FILE}: {key}: '{module}' is not a plain module name")),
             None => Err(format!("{CONFIG_FILE}: {key}: '{module}' is {value}, but 1 or more is allowed")),
         }
     };
     map.iter().map(number).collect()
 }
 
-/// The number of the pattern for `module`: that of the name which is its end.
+/// The number for `module`: that of the pattern name with which it ends.
 fn matching(pattern: &BTreeMap<String, f64>, module: &str) -> Result<Option<f64>, String> {
     let is_end = |name: &str| {
         module.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('.'))
@@ -154,7 +154,7 @@ fn matching(pattern: &BTreeMap<String, f64>, module: &str) -> Result<Option<f64>
     let mut found = pattern.iter().filter(|(name, _)| is_end(name)).map(|(_, number)| *number);
     let first = found.next();
     if found.any(|other| Some(other) != first) {
-        return Err(format!("{CONFIG_FILE}: patterns give several numbers for {module}"));
+        return Err(format!("{CONFIG_FILE}: several patterns match {module}, with different numbers"));
     }
     Ok(first)
 }
@@ -180,8 +180,8 @@ pub(super) fn pairs(
 ) -> Result<Vec<AdapterPair>, String> {
     if !ARCHITECTURES.contains(&base.architecture) {
         return Err(format!(
-            "folders of PEFT are read for the architectures {}, and not for {}; convert it to a GGUF with \
-             llama.cpp's convert_lora_to_gguf.py",
+            "PEFT folders are supported for the architectures {}, but not for {}; convert the adapter to GGUF \
+             with llama.cpp's convert_lora_to_gguf.py",
             ARCHITECTURES.join(", "),
             base.architecture
         ));
@@ -195,14 +195,14 @@ pub(super) fn pairs(
         let half = half.and_then(|(i, module)| Some((i, module.strip_prefix("base_model.model.")?)));
         let Some((i, module)) = half else {
             return Err(format!(
-                "tensor '{name}': it is no matrix of a linear layer's adapter, which are called \
+                "tensor '{name}': the tensors of an adapter are named \
                  base_model.model.MODULE.lora_A.weight and .lora_B.weight"
             ));
         };
         halves.entry(module).or_default()[i] = Some(tensor);
     }
     if halves.is_empty() {
-        return Err(format!("{WEIGHTS_FILE}: it holds no tensor"));
+        return Err(format!("{WEIGHTS_FILE}: it holds no tensors"));
     }
     let pairs = halves.into_iter().map(|(module, halves)| {
         pair(config, module, halves, base).map_err(|problem| format!("module '{module}': {problem}"))
@@ -221,21 +221,22 @@ fn pair(
         [Some(_), None] => return Err("there is no lora_B".to_owned()),
         _ => return Err("there is no lora_A".to_owned()),
     };
-    let weight = gguf_name(module).ok_or("no layer of this name is known")?;
+    let weight = gguf_name(module).ok_or("no layer of this name is supported")?;
     let (rank, scale) = config.of(module)?;
     let part = |tensor: &TensorInfo| AdapterTensor::new(tensor.dtype, tensor.offset, tensor.bytes);
     let pair = AdapterPair::new(&weight, base, (part(a), &a.shape), (part(b), &b.shape))?;
     if pair.rank != rank {
         return Err(format!("its rank is {}, but {CONFIG_FILE} says {rank}", pair.rank));
     }
-    // In files of this architecture the rows of queries and keys lie so that the pairs of RoPE are adjacent.
+    // In GGUF files of this architecture, the rows of queries and keys are permuted so that RoPE pairs are
+    // adjacent.
     let heads = match (base.architecture, weight.rsplit_once(".attn_").map(|(_, end)| end)) {
         ("llama", Some("q.weight")) => Some(base.n_head),
         ("llama", Some("k.weight")) => Some(base.n_head_kv),
         _ => None,
     };
     if heads == Some(0) {
-        return Err("the model's number of heads is not known".to_owned());
+        return Err("the model's number of heads is unknown".to_owned());
     }
     let pair = pair.scaled(scale)?;
     Ok(match heads {
@@ -244,7 +245,7 @@ fn pair(
     })
 }
 
-/// The name that a module's weight has in a GGUF.
+/// The GGUF name of a module's weight.
 fn gguf_name(module: &str) -> Option<String> {
     if module == "lm_head" {
         return Some("output.weight".to_owned());

@@ -6,13 +6,14 @@ use crate::generator::SubmitError;
 use crate::token::AdapterId;
 use std::sync::Arc;
 
-/// An adapter that a request uses, and the factor on its product.
+/// An adapter that a request uses, with its scale.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct RequestAdapter {
-    /// Its name in the engine.
+    /// Name of the adapter in the engine.
     pub name: String,
-    /// Factor on what it adds; 1, the default in JSON, is the trained strength, 0 leaves it out.
+    /// Factor of the adapter's output; 1, the default in JSON, is the trained strength, 0 disables the
+    /// adapter.
     #[cfg_attr(feature = "serde", serde(default = "one"))]
     pub scale: f32,
 }
@@ -22,7 +23,15 @@ fn one() -> f32 {
     1.0
 }
 
-/// Limits of the adapters of an engine.
+/// Limits for the adapters of an engine.
+///
+/// ```
+/// use exsa_core::EngineOptions;
+/// use exsa_core::adapter::AdapterOptions;
+///
+/// let options = EngineOptions::default().adapters(AdapterOptions::new().count_max(8));
+/// # let _ = options;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -69,7 +78,7 @@ impl AdapterOptions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AdapterStatus {
-    /// Its id, which the engine gives once.
+    /// Id of the adapter; never reused by the engine.
     pub id: AdapterId,
     /// Its name.
     pub name: Arc<str>,
@@ -77,9 +86,9 @@ pub struct AdapterStatus {
     pub rank: usize,
     /// Bytes in memory.
     pub bytes: u64,
-    /// Identifies its weights.
+    /// Identifies the weights.
     pub fingerprint: Fingerprint,
-    /// Requests that use it, running or waiting.
+    /// Number of requests that use it, running or waiting.
     pub requests: usize,
 }
 
@@ -90,23 +99,23 @@ impl AdapterStatus {
     }
 }
 
-/// Why an adapter could not be loaded or unloaded.
+/// Error of loading or unloading an adapter.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdapterError {
-    /// The name has characters that names must not have, or is too long.
-    #[error("'{name}' is no name of an adapter: 1 to 200 letters, digits, spaces and -_.:/ are allowed")]
+    /// The name is empty, too long or has characters that are not allowed.
+    #[error("'{name}' is not a valid adapter name: 1 to 200 letters, digits, spaces and -_.:/ are allowed")]
     Name {
         /// The name, without control characters.
         name: String,
     },
-    /// The name is taken.
-    #[error("adapter '{name}' is loaded already; unload it first")]
+    /// The name is already in use.
+    #[error("adapter '{name}' is already loaded; unload it first")]
     AlreadyLoaded {
         /// The name.
         name: String,
     },
-    /// There is no adapter of this name.
+    /// There is no adapter with this name.
     #[error("there is no adapter '{name}'; loaded: {}", listed(loaded))]
     Unknown {
         /// The name.
@@ -114,14 +123,14 @@ pub enum AdapterError {
         /// Names of the loaded adapters.
         loaded: Vec<String>,
     },
-    /// As many adapters are loaded as are allowed.
+    /// The maximum number of adapters is loaded.
     #[error("{limit} adapters are loaded, which is the limit; unload one first")]
     TooMany {
         /// The limit.
         limit: usize,
     },
-    /// The adapter does not fit into the memory budget that its model shares with others, even without all
-    /// models that may be evicted.
+    /// The adapter does not fit into the memory budget that its model shares with others, even after evicting
+    /// all models that can be evicted.
     #[error(
         "adapter '{name}' needs {needed} bytes, but the budget is {budget} and its own model, and models that \
          are busy, pinned or loading, hold {held}"
@@ -131,12 +140,12 @@ pub enum AdapterError {
         name: String,
         /// Bytes that it needs.
         needed: u64,
-        /// Bytes of its own model and of those that cannot be evicted.
+        /// Bytes of its own model and of the models that cannot be evicted.
         held: u64,
         /// Bytes of the budget.
         budget: u64,
     },
-    /// The generator loads no adapters.
+    /// The generator does not support loading adapters.
     #[error("adapters: {reason}")]
     Unsupported {
         /// The reason.
@@ -145,7 +154,7 @@ pub enum AdapterError {
     /// The generator has no such model, or it is not ready.
     #[error(transparent)]
     Model(#[from] SubmitError),
-    /// The model refused it.
+    /// The backend refused the adapter.
     #[error(transparent)]
     Load(#[from] LoadError),
 }

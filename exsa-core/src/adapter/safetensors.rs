@@ -10,21 +10,21 @@ const HEADER_BYTES_MAX: u64 = 16 << 20;
 /// Maximum dimensions of a tensor.
 const DIMENSIONS_MAX: usize = 4;
 
-/// A header, all of it checked: the tensors fill the rest of the file, without gaps and overlaps.
+/// A validated header: the tensors fill the rest of the file, without gaps or overlaps.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SafetensorsHeader {
-    /// The tensors in the order of their bytes. Shapes have the order of a GGUF, the fastest dimension first;
-    /// offsets count from the start of the file.
+    /// The tensors in the order of their bytes. Shapes have the order of GGUF, fastest dimension first;
+    /// offsets are relative to the start of the file.
     pub tensors: Vec<TensorInfo>,
 }
 
 impl SafetensorsHeader {
-    /// Reads the header of `reader`. Memory is taken for bytes that are there, and at most 16 MiB of them.
+    /// Reads the header from `reader`. Memory is allocated only for bytes that exist, at most 16 MiB.
     ///
     /// # Errors
     ///
-    /// The problem in words.
+    /// Description of the problem.
     pub fn read(reader: &mut (impl Read + Seek)) -> Result<Self, String> {
         let failed = |error: std::io::Error| error.to_string();
         let file_bytes = reader.seek(SeekFrom::End(0)).map_err(failed)?;
@@ -42,9 +42,9 @@ impl SafetensorsHeader {
         }
         let mut header = Vec::new();
         reader.take(len).read_to_end(&mut header).map_err(failed)?;
-        let header: Value =
-            serde_json::from_slice(&header).map_err(|error| format!("its header is no JSON: {error}"))?;
-        let Value::Object(header) = header else { return Err("its header is no JSON object".to_owned()) };
+        let header: Value = serde_json::from_slice(&header)
+            .map_err(|error| format!("its header is not valid JSON: {error}"))?;
+        let Value::Object(header) = header else { return Err("its header is not a JSON object".to_owned()) };
         let entries = header.iter().filter(|(name, _)| *name != "__metadata__");
         let tensors = entries.map(|(name, value)| {
             tensor(name, value, left - len).map_err(|problem| format!("tensor '{name}': {problem}"))
@@ -69,7 +69,7 @@ impl SafetensorsHeader {
     }
 }
 
-/// The tensor that `value` describes in `bytes_max` bytes of data, with its place in these.
+/// The tensor described by `value`, with its location in `bytes_max` bytes of data.
 fn tensor(name: &str, value: &Value, bytes_max: u64) -> Result<TensorInfo, String> {
     let dtype = match value.get("dtype").and_then(Value::as_str) {
         Some("F32") => GgmlType::F32,
@@ -82,15 +82,15 @@ fn tensor(name: &str, value: &Value, bytes_max: u64) -> Result<TensorInfo, Strin
         let list = value.get(key).and_then(Value::as_array);
         let list = list.filter(|list| list.len() <= DIMENSIONS_MAX);
         list.and_then(|list| list.iter().map(Value::as_u64).collect())
-            .ok_or_else(|| format!("{key} is no list of up to {DIMENSIONS_MAX} whole numbers"))
+            .ok_or_else(|| format!("{key} is not a list of up to {DIMENSIONS_MAX} whole numbers"))
     };
     let mut shape = numbers("shape")?;
     shape.reverse();
     let [start, end] = numbers("data_offsets")?[..] else {
-        return Err("data_offsets is no pair of numbers".to_owned());
+        return Err("data_offsets is not a pair of numbers".to_owned());
     };
     if start > end || end > bytes_max {
-        return Err(format!("its bytes are {start} to {end}, but the data has {bytes_max}"));
+        return Err(format!("its byte range is {start} to {end}, but the data has {bytes_max} bytes"));
     }
     let elements = shape.iter().try_fold(1u64, |n, dim| n.checked_mul(*dim));
     let bytes = elements.and_then(|n| n.checked_mul(dtype.block_bytes()));

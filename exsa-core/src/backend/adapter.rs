@@ -1,4 +1,4 @@
-//! Adapters of a model: limits of loading, and facts about loaded ones.
+//! LoRA adapters of a model: limits for loading, and properties of loaded adapters.
 
 use super::Fingerprint;
 use crate::token::AdapterId;
@@ -48,22 +48,22 @@ impl AdapterLimits {
     }
 }
 
-/// Facts about an adapter that a model has loaded.
+/// Properties of an adapter that a model has loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AdapterInfo {
-    /// Its id. A model never gives an id twice.
+    /// Its id. A model never reuses an id.
     pub id: AdapterId,
     /// Largest rank of its matrices.
     pub rank: usize,
     /// Bytes in memory.
     pub bytes: u64,
-    /// Identifies all of its weights and their scales: adapters with equal fingerprints compute the same.
+    /// Identifies all of its weights and their scales: adapters with equal fingerprints are interchangeable.
     pub fingerprint: Fingerprint,
 }
 
 impl AdapterInfo {
-    /// The adapter `id`, of which nothing else is known.
+    /// The adapter `id`, with all other fields empty.
     #[must_use]
     pub fn new(id: AdapterId) -> Self {
         Self { id, rank: 0, bytes: 0, fingerprint: Fingerprint::default() }

@@ -15,7 +15,7 @@ use super::Pooling;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// Tokens that the KV cache holds over all sequences, a multiple of `block_tokens`.
+    /// Size of the KV cache in tokens, over all sequences; a multiple of `block_tokens`.
     pub kv_tokens_max: usize,
     /// Tokens per block, the unit in which KV is allocated.
     pub block_tokens: usize,
@@ -25,30 +25,30 @@ pub struct Capabilities {
     pub context_tokens_max: usize,
     /// Maximum tokens in one batch.
     pub batch_tokens_max: usize,
-    /// Whether [`Session::fork`](super::Session::fork) works.
+    /// Whether [`Session::fork`](super::Session::fork) is supported.
     pub fork: bool,
-    /// Whether [`Session::truncate`](super::Session::truncate) works for lengths above 0.
+    /// Whether [`Session::truncate`](super::Session::truncate) is supported for lengths above 0.
     pub truncate: bool,
-    /// Whether [`Session::save`](super::Session::save) and
-    /// [`Session::restore`](super::Session::restore) work.
+    /// Whether [`Session::save`](super::Session::save) and [`Session::restore`](super::Session::restore) are
+    /// supported.
     pub save: bool,
-    /// Pooling of [`Session::embed`](super::Session::embed); `None` if it does not work.
+    /// Pooling of [`Session::embed`](super::Session::embed); `None` if the session does not support it.
     pub embed: Option<Pooling>,
-    /// Whether the bits of a row depend on the tokens of its sequence alone: not on
-    /// the other sequences of the batch, the cut into spans, or the number of threads.
+    /// Whether the bits of a row of logits depend only on the tokens of its sequence: not on the other
+    /// sequences of the batch, the division into spans, or the number of threads.
     ///
     /// Speculation, resumed requests and failover guarantee identical tokens
     /// only if this is true; otherwise the result has the same distribution.
     pub batch_invariant: bool,
-    /// Maximum adapters of one span ([`Span::adapters`](crate::batch::Span::adapters));
-    /// 0 if per-sequence adapters do not work.
+    /// Maximum adapters of one span ([`Span::adapters`](crate::batch::Span::adapters)); 0 if per-sequence
+    /// adapters are not supported.
     pub span_adapters_max: usize,
     /// Maximum distinct sets of adapters in one batch: 1 if an adapter applies to the whole pass.
     pub batch_adapter_sets_max: usize,
-    /// Checkpoints that [`Session::checkpoint`](super::Session::checkpoint) keeps per sequence:
-    /// for recurrent states, which cannot be truncated elsewhere. 0 if it does not work.
+    /// Checkpoints that [`Session::checkpoint`](super::Session::checkpoint) keeps per sequence: for recurrent
+    /// states, which can only be truncated to a checkpoint. 0 if not supported.
     pub checkpoints_max: usize,
-    /// Whether [`Session::sample`](super::Session::sample) works.
+    /// Whether [`Session::sample`](super::Session::sample) is supported.
     pub device_sampling: bool,
 }
 
@@ -75,7 +75,7 @@ impl Capabilities {
         }
     }
 
-    /// Tokens at which a sequence fills its context, or the whole KV cache.
+    /// Length in tokens at which a sequence fills its context or the whole KV cache, whichever is smaller.
     pub fn context_window(&self) -> usize {
         self.context_tokens_max.min(self.kv_tokens_max)
     }
@@ -101,42 +101,42 @@ impl Capabilities {
         self
     }
 
-    /// Whether sequences can be forked.
+    /// Sets whether sequences can be forked.
     #[must_use]
     pub fn fork(mut self, works: bool) -> Self {
         self.fork = works;
         self
     }
 
-    /// Whether sequences can be truncated to lengths above 0.
+    /// Sets whether sequences can be truncated to lengths above 0.
     #[must_use]
     pub fn truncate(mut self, works: bool) -> Self {
         self.truncate = works;
         self
     }
 
-    /// Whether sequences can be saved and restored.
+    /// Sets whether sequences can be saved and restored.
     #[must_use]
     pub fn save(mut self, works: bool) -> Self {
         self.save = works;
         self
     }
 
-    /// Pooling of embeddings; `None` if the session gives none.
+    /// Sets the pooling of embeddings; `None` if the session does not support embeddings.
     #[must_use]
     pub fn embed(mut self, pooling: Option<Pooling>) -> Self {
         self.embed = pooling;
         self
     }
 
-    /// Whether the bits of a row do not depend on the batch.
+    /// Sets whether the bits of a row of logits are independent of the batch.
     #[must_use]
     pub fn batch_invariant(mut self, holds: bool) -> Self {
         self.batch_invariant = holds;
         self
     }
 
-    /// Maximum adapters of one span, and distinct sets of adapters in one batch.
+    /// Sets the maximum adapters per span and the maximum distinct sets of adapters per batch.
     #[must_use]
     pub fn adapters(mut self, span_max: usize, batch_sets_max: usize) -> Self {
         self.span_adapters_max = span_max;
@@ -144,14 +144,14 @@ impl Capabilities {
         self
     }
 
-    /// Checkpoints kept per sequence.
+    /// Sets the number of checkpoints kept per sequence.
     #[must_use]
     pub fn checkpoints(mut self, max: usize) -> Self {
         self.checkpoints_max = max;
         self
     }
 
-    /// Whether rows can be sampled on the device.
+    /// Sets whether rows can be sampled on the device.
     #[must_use]
     pub fn device_sampling(mut self, works: bool) -> Self {
         self.device_sampling = works;

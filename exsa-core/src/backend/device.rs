@@ -8,9 +8,9 @@ pub struct DeviceInfo {
     pub name: String,
     /// Kind of device.
     pub kind: DeviceKind,
-    /// Total memory of the device in bytes, where known.
+    /// Total memory of the device in bytes, if known.
     pub memory_total: Option<u64>,
-    /// Free memory of the device in bytes, where known.
+    /// Free memory of the device in bytes, if known.
     pub memory_free: Option<u64>,
 }
 
@@ -36,7 +36,7 @@ impl DeviceInfo {
 pub enum DeviceKind {
     /// The host's processor.
     Cpu,
-    /// A GPU with memory of its own.
+    /// A discrete GPU with its own memory.
     Gpu,
     /// A GPU that shares the host's memory.
     IntegratedGpu,

@@ -14,7 +14,7 @@ pub struct MemoryEstimate {
     pub kv: u64,
     /// Activations, logits and workspaces of the session at its largest batch.
     pub scratch: u64,
-    /// Part of the weights in pages of mapped files, which all processes share that map them.
+    /// Part of the weights in pages of mapped files, shared by all processes that map them.
     pub shared: u64,
 }
 
@@ -32,7 +32,7 @@ impl MemoryEstimate {
         self
     }
 
-    /// The estimate of `processes` processes with a model and a session each.
+    /// Estimate for `processes` processes, each with the model and one session.
     #[must_use]
     pub fn of_processes(self, processes: u64) -> Self {
         let own = self.weights.saturating_sub(self.shared);
@@ -44,7 +44,7 @@ impl MemoryEstimate {
         }
     }
 
-    /// All bytes together.
+    /// Total bytes.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.weights.saturating_add(self.kv).saturating_add(self.scratch)

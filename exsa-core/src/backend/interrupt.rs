@@ -6,19 +6,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Ends forward passes of a session early, from another thread.
+/// Aborts forward passes of a session from another thread.
 ///
 /// Clones share one flag. While the flag is raised, every
 /// [`Session::forward`](crate::backend::Session::forward) and
-/// [`Session::embed`](crate::backend::Session::embed) of a session with this interrupt
-/// returns [`StepError::Interrupted`](crate::error::StepError::Interrupted), a running
-/// pass within a few milliseconds. Only [`clear`](Self::clear) lowers the flag.
+/// [`Session::embed`](crate::backend::Session::embed) of a session with this interrupt returns
+/// [`StepError::Interrupted`](crate::error::StepError::Interrupted); a running pass does so within a few
+/// milliseconds. Only [`clear`](Self::clear) lowers the flag.
 ///
-/// It is for programs that drive a session themselves. **An engine creates its own** and uses it in
-/// place of the one in [`SessionOptions`](crate::backend::SessionOptions), so engines started from
-/// clones of one [`EngineOptions`](crate::EngineOptions) share nothing. The engine's interrupt ends a
-/// pass once all requests in it are cancelled or expired, on
-/// [`Engine::interrupt`](crate::Engine::interrupt), and on [`Shutdown::Abort`](crate::Shutdown::Abort).
+/// It is meant for programs that drive a session themselves. **An engine creates its own** and uses it in
+/// place of the one in [`SessionOptions`](crate::backend::SessionOptions), so engines started from clones of
+/// one [`EngineOptions`](crate::EngineOptions) share nothing. The engine's interrupt ends a pass once all
+/// requests in it are cancelled or expired, on [`Engine::interrupt`](crate::Engine::interrupt), and on
+/// [`Shutdown::Abort`](crate::Shutdown::Abort).
 #[derive(Clone, Default)]
 pub struct Interrupt {
     flag: Arc<AtomicBool>,

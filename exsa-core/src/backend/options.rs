@@ -18,8 +18,8 @@ pub struct LoadOptions {
     pub device: Option<String>,
     /// Threads for loading.
     pub threads: ThreadOptions,
-    /// A file with the weights in the backend's own layout, for later loads and other processes; `None`, the
-    /// default, writes and reads none.
+    /// Packed cache: a file with the weights in the backend's own layout, which later loads and other
+    /// processes map; `None`, the default, disables it.
     pub packed_cache: Option<PackedCache>,
 }
 
@@ -70,14 +70,15 @@ impl LoadOptions {
 pub struct SessionOptions {
     /// Sequences that can hold tokens at one time; 16 by default.
     pub sequences_max: usize,
-    /// Further sequences that the engine keeps as cached prefixes; 0 by default. They need no KV of their
-    /// own, so the default of [`kv_tokens_max`](Self::kv_tokens_max) does not count them. A session that
-    /// grants them adds them to [`Capabilities::sequences_max`](super::Capabilities::sequences_max).
+    /// Additional idle sequences, in which the engine keeps cached prefixes; 0 by default. They do not add to
+    /// the KV cache, so the default of [`kv_tokens_max`](Self::kv_tokens_max) ignores them. A session that
+    /// supports them adds them to [`Capabilities::sequences_max`](super::Capabilities::sequences_max).
     pub sequences_idle_max: usize,
     /// Maximum tokens in one sequence; by default, and at most, the model's context length.
     pub context_tokens_max: Option<usize>,
-    /// Tokens of KV over all sequences, rounded up to whole blocks; by default `context_tokens_max`, times
-    /// `sequences_max` as far as [`kv_bytes_max`](Self::kv_bytes_max) allows.
+    /// Size of the KV cache in tokens, over all sequences, rounded up to whole blocks; by default
+    /// `context_tokens_max` times `sequences_max`, reduced to what [`kv_bytes_max`](Self::kv_bytes_max)
+    /// allows. An explicit `context_tokens_max` must fit.
     pub kv_tokens_max: Option<usize>,
     /// Maximum bytes of the KV cache; 1 GiB by default. An explicit `kv_tokens_max` that
     /// needs more is refused with [`LoadError::Memory`](crate::error::LoadError::Memory).
@@ -90,14 +91,14 @@ pub struct SessionOptions {
     pub batch_tokens_max: usize,
     /// Threads for the forward pass; unused if [`team`](Self::team) is set.
     pub threads: ThreadOptions,
-    /// Thread team shared with other sessions; `None`, the default, gives the session threads of its own.
+    /// Thread team shared with other sessions; `None`, the default, starts separate threads for the session.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub team: Option<ThreadTeam>,
-    /// Maximum adapters of one span; 4 by default. With 0, the session takes none and reserves no memory for
-    /// them. The effective value is reported in
+    /// Maximum LoRA adapters per span; 4 by default. With 0, the session supports no adapters and reserves no
+    /// memory for them. The effective value is reported in
     /// [`Capabilities::span_adapters_max`](super::Capabilities::span_adapters_max).
     pub span_adapters_max: usize,
-    /// Maximum rank of an adapter's matrices; 64 by default. Scratch memory of passes is sized by it.
+    /// Maximum rank of an adapter's matrices; 64 by default. The scratch memory of a pass depends on it.
     pub adapter_rank_max: usize,
     /// Pooling of [`Session::embed`](super::Session::embed); `None` takes the model's pooling.
     /// The effective value is reported in [`Capabilities::embed`](super::Capabilities::embed).

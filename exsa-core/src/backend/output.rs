@@ -5,8 +5,8 @@ use crate::token::TokenId;
 
 /// Result of a forward pass, lent by the session until its next call.
 ///
-/// Rows of logits are on the host or on the device. Further outputs, such as
-/// hidden states, can be added without a change to backends that have none.
+/// Rows of logits are on the host or on the device. Further outputs, such as hidden states, can be added
+/// without changing backends that do not have them.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Output<'a> {
@@ -66,7 +66,7 @@ pub struct RowSampling {
     pub temperature: f32,
     /// Number of best tokens to keep; `None` keeps all.
     pub top_k: Option<u32>,
-    /// Share of the probability to keep, `0..=1`.
+    /// Probability mass to keep, `0..=1`.
     pub top_p: f32,
     /// Minimum probability relative to the best token, `0..=1`.
     pub min_p: f32,

@@ -4,17 +4,17 @@ use super::Fingerprint;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Ending of packed files.
+/// File name extension of packed files.
 const ENDING: &str = ".packed";
 
-/// A file that keeps the weights of a model in the layout that a backend computes with, so that later loads
-/// map it instead of packing anew, and processes that load the same model share its pages.
+/// A file that holds the weights of a model in the layout that a backend computes with. Later loads map it
+/// instead of packing the weights again, and processes that load the same model share its pages.
 ///
-/// A backend that packs no weights ignores it, and so do models that are no files. A file that cannot be used
-/// (another model, another version, damaged) is replaced. A cache that can be neither read nor written is
-/// logged; the model then loads as without one.
+/// The option is ignored by backends that do not pack weights, and for models that are not files. A file that
+/// cannot be used (another model, another version, damaged) is replaced. If the cache can be neither read nor
+/// written, the failure is logged and the model loads without it.
 ///
-/// The folder must not be writable by others: a packed file is trusted as far as the model's own file is.
+/// The folder must not be writable by untrusted users: a packed file is trusted as much as the model file.
 ///
 /// ```
 /// use exsa_core::backend::{LoadOptions, PackedCache, WeightPages};
@@ -30,8 +30,8 @@ const ENDING: &str = ".packed";
     serde(default, deny_unknown_fields)
 )]
 pub struct PackedCache {
-    /// Folder of the packed files, which is made if it does not exist; `None`, the default, is that of the
-    /// model's file.
+    /// Folder of the packed files, created if it does not exist; `None`, the default, is the folder of the
+    /// model file.
     pub folder: Option<PathBuf>,
     /// Memory of the weights; [`WeightPages::Shared`] by default.
     pub pages: WeightPages,
@@ -40,7 +40,7 @@ pub struct PackedCache {
 }
 
 impl PackedCache {
-    /// Packed files beside their models.
+    /// Packed files in the folders of their models.
     #[must_use]
     pub fn beside_model() -> Self {
         Self::default()
@@ -66,8 +66,9 @@ impl PackedCache {
         self
     }
 
-    /// The packed file of the model at `model`: its name with `.packed` behind it, in a folder with a hash of
-    /// its path too. Links are followed.
+    /// Path of the packed file for the model at `model`: the model's file name followed by `.packed`; in a
+    /// configured [`folder`](Self::folder), with a hash of the model's path in the name. Symbolic links are
+    /// followed.
     #[must_use]
     pub fn file(&self, model: &Path) -> PathBuf {
         let model = model.canonicalize().unwrap_or_else(|_| model.to_owned());
@@ -92,24 +93,24 @@ pub enum WeightPages {
     /// drop them when memory is short, and reads them again.
     #[default]
     Shared,
-    /// Memory of the process on large pages, where the system has them, copied from the file: products are
-    /// faster as far as memory decides, and every process has its own copy.
+    /// A copy in the memory of the process, on huge pages if the system supports them: matrix products are
+    /// faster as far as memory access limits them, but every process has its own copy.
     Huge,
 }
 
-/// When checksums of packed weights are checked. Those of the file's header, with the model's identity, and
-/// the file's length are checked in any case, before the weights are used.
+/// When the checksums of packed weights are verified. The checksum of the header, the model's identity in it
+/// and the file's length are always verified before the weights are used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum PackedCheck {
-    /// Not: the header alone.
+    /// Never: only the header is verified.
     #[default]
     Header,
     /// While loading, which reads the whole file. A damaged file is replaced.
     Load,
-    /// On a thread beside the model, once it is loaded. After damage is found, the model's passes fail, and
-    /// the file is removed, so that the next load packs anew.
+    /// In a background thread, after the model is loaded. If damage is found, the model's forward passes fail
+    /// and the file is removed, so that the next load packs the weights again.
     Background,
 }
 

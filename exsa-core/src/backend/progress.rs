@@ -14,13 +14,17 @@ impl<'a> LoadProgress<'a> {
         Self { callback: None }
     }
 
-    /// Calls `callback(done, total)`, in bytes, during loading;
-    /// `false` cancels it with [`LoadError::Cancelled`].
+    /// Calls `callback(done, total)`, in bytes, during loading. If the callback returns `false`, loading ends
+    /// with [`LoadError::Cancelled`].
     pub fn new(callback: &'a mut dyn FnMut(u64, u64) -> bool) -> Self {
         Self { callback: Some(callback) }
     }
 
     /// For backends: reports that `done` of `total` bytes are loaded.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Cancelled`] if the callback asked to stop.
     pub fn report(&mut self, done: u64, total: u64) -> Result<(), LoadError> {
         let go_on = self.callback.as_mut().is_none_or(|callback| callback(done, total));
         if go_on { Ok(()) } else { Err(LoadError::Cancelled) }

@@ -17,17 +17,18 @@ const HEADER_BYTES: usize = 40;
 pub struct SavedKv {
     /// Name of the backend, padded with zeros.
     pub backend: [u8; 8],
-    /// Fingerprint of model, KV type, and every other property that KV compatibility depends on.
+    /// Fingerprint of the model, the KV types and every other property on which the compatibility of KV
+    /// depends.
     pub fingerprint: Fingerprint,
-    /// Tokens.
+    /// Number of tokens.
     pub tokens: u64,
     /// Bytes of the payload.
     pub payload_bytes: u64,
 }
 
 impl SavedKv {
-    /// The header of `tokens` tokens in a payload of `payload_bytes`
-    /// bytes. Only the first 8 bytes of `backend` count.
+    /// The header of `tokens` tokens in a payload of `payload_bytes` bytes. Only the first 8 bytes of
+    /// `backend` are used.
     #[must_use]
     pub fn new(backend: &str, fingerprint: Fingerprint, tokens: usize, payload_bytes: usize) -> Self {
         let mut name = [0; 8];
@@ -55,7 +56,7 @@ impl SavedKv {
         payload(&mut sum)?;
         if sum.bytes != self.payload_bytes {
             return Err(KvError::Format(format!(
-                "{} bytes of payload announced, {} written",
+                "its header announces {} bytes of payload, but {} were written",
                 self.payload_bytes, sum.bytes
             )));
         }
@@ -83,7 +84,7 @@ impl SavedKv {
         let value = payload(&header, &mut sum)?;
         if sum.bytes != header.payload_bytes {
             return Err(KvError::Format(format!(
-                "{} bytes of payload, {} read",
+                "its payload has {} bytes, but {} were read",
                 header.payload_bytes, sum.bytes
             )));
         }
@@ -104,7 +105,8 @@ impl SavedKv {
             return format("it does not start with EXSA-KV".to_owned());
         }
         if bytes[7] != MAGIC[7] {
-            return format(format!("version {}, but this is version {}", bytes[7], MAGIC[7]));
+            let (found, supported) = (bytes[7], MAGIC[7]);
+            return format(format!("it has format version {found}, but only {supported} is supported"));
         }
         let u64_at = |at: usize| {
             bytes[at..at + 8].iter().rev().fold(0, |value: u64, byte| value << 8 | u64::from(*byte))
@@ -130,17 +132,17 @@ impl SavedKv {
         }
         if header.tokens > tokens_max as u64 {
             let tokens = header.tokens;
-            return format(format!("{tokens} tokens, over the session's context of {tokens_max}"));
+            return format(format!("its {tokens} tokens exceed the session's context of {tokens_max}"));
         }
         Ok(header)
     }
 }
 
-/// [`KvError`] of a failed read: an early end of the data is a format error.
+/// Converts a failed read: an unexpected end of the data is a format error.
 #[must_use]
 pub fn read_error(error: std::io::Error) -> KvError {
     match error.kind() {
-        ErrorKind::UnexpectedEof => KvError::Format("it ends too early".to_owned()),
+        ErrorKind::UnexpectedEof => KvError::Format("it is truncated".to_owned()),
         _ => KvError::Io(error),
     }
 }
@@ -174,7 +176,7 @@ impl<R: Read + ?Sized> Read for Checked<&mut R> {
     }
 }
 
-/// Checksum of a stream, independent of its cut into calls: FNV-1a over 64-bit words with a rotation.
+/// Checksum of a stream, independent of how it is split into calls: FNV-1a over 64-bit words with a rotation.
 #[derive(Default)]
 struct Checksum {
     state: Fingerprint,
@@ -267,7 +269,7 @@ mod tests {
             Err(KvError::Format(text)) => text,
             other => panic!("{other:?}"),
         };
-        assert!(refused(header(0), 2).contains("3 tokens, over"));
+        assert!(refused(header(0), 2).contains("3 tokens exceed"));
         assert!(
             refused(SavedKv::new("candle", Fingerprint(77), 0, 0), 3).contains("'scripted', not 'candle'")
         );

@@ -16,9 +16,9 @@ use std::sync::Arc;
 pub enum ModelSource {
     /// A GGUF file.
     File(PathBuf),
-    /// A GGUF inside the program, from `include_bytes!`.
+    /// A GGUF file embedded in the program by `include_bytes!`.
     Embedded(&'static [u8]),
-    /// A GGUF in memory.
+    /// A GGUF file in memory.
     Memory(Arc<[u8]>),
 }
 

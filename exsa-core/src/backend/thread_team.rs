@@ -9,8 +9,8 @@ use std::sync::Arc;
 /// Compute threads shared by several sessions, so that N engines
 /// do not start N teams on the same cores. Clones share the team.
 ///
-/// Passes on a shared team run one at a time, in order of arrival. Thread types are
-/// backend specific: each kind of backend starts its team once, on first use by a session.
+/// Passes on a shared team run one at a time, in order of arrival. Thread types are backend-specific: each
+/// kind of backend starts its own threads once, on first use by a session.
 ///
 /// ```
 /// use exsa_core::backend::{SessionOptions, ThreadOptions, ThreadTeam};
@@ -25,7 +25,7 @@ pub struct ThreadTeam(Arc<Shared>);
 
 struct Shared {
     threads: ThreadOptions,
-    /// At most one value of each type. The lock is handed over in order of arrival.
+    /// At most one value of each type. The lock is acquired in order of arrival.
     teams: FairMutex<Vec<Box<dyn Any + Send>>>,
 }
 

@@ -6,10 +6,10 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-/// Names a block by its tokens, all tokens before it, adapter and salt.
+/// Identifies a block by its tokens, all tokens before it, the adapters and the salt.
 ///
-/// Equal blocks have equal hashes in all engines of one build of a program. Otherwise the value has no
-/// meaning.
+/// Equal blocks have equal hashes in all engines of the same build of a program; hashes of different builds
+/// are not comparable.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BlockHash(pub u64);
 
@@ -37,20 +37,21 @@ impl fmt::Debug for BlockHash {
 
 /// A change of the cached blocks.
 ///
-/// A block is stored while any sequence holds its KV, that of a running request or an idle one. It is stored
-/// once and removed once, however many sequences share it.
+/// A block is stored as long as any sequence, running or idle, holds its KV. It is reported as stored once
+/// and as removed once, however many sequences share it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CacheEvent {
-    /// Blocks that follow each other are held from now on.
+    /// Consecutive blocks are now stored.
     Stored(StoredBlocks),
-    /// Blocks, all of which were stored, are not held any more.
+    /// Blocks that were stored are no longer stored.
     Removed(Vec<BlockHash>),
-    /// No block counts as stored; those that are held follow as [`Stored`](Self::Stored).
+    /// Resets the state: no block is stored. The blocks currently held follow as [`Stored`](Self::Stored)
+    /// events.
     Cleared,
 }
 
-/// Blocks that follow each other.
+/// Consecutive blocks of one sequence.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoredBlocks {
@@ -96,7 +97,7 @@ impl StoredBlocks {
 }
 
 impl fmt::Debug for StoredBlocks {
-    /// Without the tokens, which are a user's text.
+    /// Omits the tokens, which are user data.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoredBlocks")
             .field("parent", &self.parent)
@@ -107,7 +108,7 @@ impl fmt::Debug for StoredBlocks {
 }
 
 impl CacheEvent {
-    /// Bytes of memory, about.
+    /// Approximate bytes of memory.
     pub(super) fn bytes(&self) -> usize {
         let list = match self {
             Self::Stored(blocks) => blocks.hashes.len() * 8 + blocks.tokens.len() * 4,

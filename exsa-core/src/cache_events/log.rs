@@ -1,4 +1,4 @@
-//! The way of events from the engine's thread to the host's.
+//! Log that carries events from the engine's thread to the host's.
 
 use super::event::CacheEvent;
 use crate::engine::Mailbox;
@@ -8,8 +8,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Events that were not read yet. The engine never waits for the reader: beyond the limit, events are
-/// dropped, and the reader asks for all blocks anew.
+/// Unread events. The engine never waits for the reader: beyond the limit, events are dropped, and the reader
+/// requests a new announcement of all blocks.
 #[derive(Debug)]
 pub(crate) struct CacheLog {
     state: Mutex<State>,
@@ -29,11 +29,11 @@ struct State {
 /// Relation of the events to the cached blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Follows {
-    /// They tell all changes since the last announcement.
+    /// The log has all changes since the last announcement.
     Yes,
-    /// The limit was passed; nothing is recorded.
+    /// The limit was exceeded; nothing is recorded.
     Lost,
-    /// The engine was asked to announce all blocks; nothing is recorded before.
+    /// The engine was asked to announce all blocks; nothing is recorded until then.
     Asked,
 }
 
@@ -43,7 +43,7 @@ impl CacheLog {
         Self { state: Mutex::new(state), arrived: Condvar::new(), bytes_max }
     }
 
-    /// Takes the events of a step out of `events`.
+    /// Moves the events of a step out of `events` into the log.
     pub(crate) fn push(&self, events: &mut Vec<CacheEvent>) {
         let mut state = self.state.lock();
         if state.follows != Follows::Yes {
@@ -59,7 +59,7 @@ impl CacheLog {
         self.arrived.notify_one();
     }
 
-    /// Replaces what was not read by the events that store all cached blocks. They have no limit but the size
+    /// Replaces the unread events by events that store all cached blocks, whose size is limited only by that
     /// of the KV cache.
     pub(crate) fn announce(&self, stored: Vec<CacheEvent>) {
         let mut state = self.state.lock();
@@ -71,15 +71,14 @@ impl CacheLog {
         self.arrived.notify_one();
     }
 
-    /// No event follows.
+    /// Marks the end: no event follows.
     fn close(&self) {
         self.state.lock().closed = true;
         self.arrived.notify_one();
     }
 }
 
-/// The engine's end of a log. Dropping it, in the engine or on the way there, tells the reader that no event
-/// follows.
+/// The engine's end of a log. Dropping it, in the engine or on the way there, signals the end to the reader.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
     log: Arc<CacheLog>,
@@ -91,7 +90,7 @@ impl LogWriter {
         &self.log
     }
 
-    /// Whether the reader is there.
+    /// Whether the reader still exists.
     pub(crate) fn is_read(&self) -> bool {
         Arc::strong_count(&self.log) > 1
     }
@@ -115,9 +114,9 @@ impl Drop for LogWriter {
 
 /// Reads the events of an engine's prefix cache, from [`Engine::watch_cache`](crate::Engine::watch_cache) on.
 ///
-/// The first event is [`Cleared`](CacheEvent::Cleared), and the blocks that are cached follow. The same comes
-/// again when the reader was too slow, so that it never misses a change for good. Dropping it ends the
-/// recording.
+/// The first event is [`Cleared`](CacheEvent::Cleared), followed by the currently cached blocks. This
+/// announcement is repeated if the reader was too slow, so that its view becomes complete again. Dropping the
+/// reader ends the recording.
 pub struct CacheEvents {
     log: Arc<CacheLog>,
     mailbox: Arc<Mailbox>,
@@ -132,11 +131,11 @@ impl CacheEvents {
 
     /// Asks the engine for an announcement.
     fn ask(&self) {
-        // A command that the engine does not take closes the log.
+        // A command that the engine no longer accepts closes the log.
         let _ = self.mailbox.post(Command::WatchCache(LogWriter { log: self.log.clone(), closes: true }));
     }
 
-    /// Asks for all blocks anew: the events that were not read are dropped, and an announcement follows.
+    /// Requests a new announcement of all blocks; unread events are dropped.
     pub fn refresh(&self) {
         let mut state = self.log.state.lock();
         (state.events, state.bytes, state.follows) = (Vec::new(), 0, Follows::Asked);
@@ -144,10 +143,10 @@ impl CacheEvents {
         self.ask();
     }
 
-    /// The events since the last call. Waits for the next ones for at most `timeout` and returns none if
-    /// there are none by then; `None` after the last, when the engine has ended.
+    /// The events since the last call. If there are none, waits at most `timeout` for the next events, and
+    /// returns an empty list on timeout. `None` after the last event, when the engine has ended.
     pub fn wait(&mut self, timeout: Duration) -> Option<Vec<CacheEvent>> {
-        // A moment too far for the clock is never.
+        // A time that the clock cannot represent means no timeout.
         let until = Instant::now().checked_add(timeout);
         let mut state = self.log.state.lock();
         loop {
@@ -177,7 +176,7 @@ impl CacheEvents {
         }
     }
 
-    /// Times that events were dropped because the reader was too slow.
+    /// Number of times that events were dropped because the reader was too slow.
     pub fn resets(&self) -> u64 {
         self.log.state.lock().resets
     }

@@ -1,8 +1,8 @@
-//! Events of the prefix cache: which blocks of KV an engine holds, for routers that send requests to where
-//! their prefix is cached.
+//! Events of the prefix cache: which KV blocks an engine holds, for routers that send requests to the engine
+//! that has their prefix cached.
 //!
 //! [`Engine::watch_cache`](crate::Engine::watch_cache) returns a [`CacheEvents`], which a host reads on a
-//! thread of its own. Without one, nothing is recorded.
+//! separate thread. Without one, nothing is recorded.
 //!
 //! ```
 //! use exsa_core::cache_events::CacheEvent;

@@ -1,8 +1,8 @@
-//! Bytes as text (RFC 4648, section 4).
+//! Base64 (RFC 4648, section 4).
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// `bytes` in base 64, padded.
+/// `bytes` in base64, padded.
 pub(super) fn encode(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
@@ -16,7 +16,7 @@ pub(super) fn encode(bytes: &[u8]) -> String {
     out
 }
 
-/// The bytes of a text in base 64, padded or not; `None` if it is none.
+/// The bytes of a base64 text, padded or not; `None` if it is invalid.
 pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     let digits = text.strip_suffix("==").or_else(|| text.strip_suffix('=')).unwrap_or(text).as_bytes();
     if text.len() > digits.len() && !text.len().is_multiple_of(4) {

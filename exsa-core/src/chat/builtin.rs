@@ -1,4 +1,4 @@
-//! Templates of well-known formats, for models whose file has none.
+//! Built-in templates of well-known formats, for models whose file has no template.
 
 /// Names and sources, in the order of names.
 const SOURCES: [(&str, &str); 7] = [

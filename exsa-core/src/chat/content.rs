@@ -8,14 +8,14 @@ use std::sync::Arc;
 pub enum ContentPart {
     /// Text.
     Text(String),
-    /// A picture.
+    /// An image.
     Image(Media),
-    /// A sound.
+    /// An audio clip.
     Audio(Media),
 }
 
 impl ContentPart {
-    /// Kind of the part, for messages.
+    /// Kind of the part, for error messages.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) => "text",
@@ -37,23 +37,23 @@ impl From<String> for ContentPart {
     }
 }
 
-/// A picture or a sound: its bytes, or the place where they are.
+/// An image or audio clip: its bytes or their location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Media {
-    /// Bytes or place.
+    /// Bytes or location.
     pub source: MediaSource,
-    /// Media type (RFC 6838), such as `image/png`; `None` where the bytes themselves have to tell.
+    /// Media type (RFC 6838), such as `image/png`; `None` to detect it from the bytes.
     pub mime_type: Option<String>,
 }
 
-/// Bytes of a picture or a sound, or the place where they are.
+/// Bytes of an image or audio clip, or their location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MediaSource {
-    /// Bytes of a file, encoded as the media type states.
+    /// Bytes of a file in the format of the media type.
     Bytes(Arc<[u8]>),
-    /// A URI: `https:`, `file:`, or `data:` with the bytes in it. Nothing is fetched by this crate.
+    /// A URI: `https:`, `file:`, or `data:`, which contains the bytes. This crate never fetches URIs.
     Uri(String),
 }
 

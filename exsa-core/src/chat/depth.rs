@@ -1,20 +1,20 @@
-//! Keeps the values that a template makes shallow.
+//! Limits the nesting depth of values that a template creates.
 //!
-//! minijinja compares, writes and drops values by recursion. What a template assigns passes a filter here
-//! (see [`source`](super::source)), so that no loop makes values ever deeper.
+//! minijinja compares, writes and drops values by recursion. Every assigned value passes a filter in this
+//! module (see [`source`](super::source)), so that a loop cannot nest values arbitrarily deep.
 
 use super::mapping::Mapping;
 use super::source::{CHECK_ATTRIBUTE, CHECK_VARIABLE};
 use minijinja::value::{Kwargs, Tuple, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
-/// Lists and dicts within each other that a value may have.
+/// Maximum nesting of lists and dicts in a value.
 pub(super) const DEPTH_MAX: usize = 100;
 
-/// Macros and loops within each other, as minijinja counts them; some 30 macros.
+/// Maximum nesting of macros and loops, as counted by minijinja; about 30 macros.
 const RECURSION_MAX: usize = 200;
 
-/// Filters that make values deeper and that chat templates do not use.
+/// Removed filters: they nest values, and chat templates do not use them.
 const REMOVED: [&str; 6] = ["batch", "chain", "groupby", "pprint", "slice", "zip"];
 
 /// Adds the checks to an environment.
@@ -28,14 +28,14 @@ pub(super) fn install(environment: &mut Environment<'_>) {
     environment.add_function("namespace", namespace);
 }
 
-/// Whether a value may hold what is no data: such as namespaces, which change later.
+/// Whether a value may contain objects that are not plain data, such as namespaces, which can change later.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Objects {
     Allowed,
     Refused,
 }
 
-/// A namespace whose attributes are data.
+/// A namespace whose attributes are plain data.
 fn namespace(state: &State, defaults: Kwargs) -> Result<Value, Error> {
     let mut attributes = Vec::new();
     for name in defaults.args() {
@@ -46,12 +46,12 @@ fn namespace(state: &State, defaults: Kwargs) -> Result<Value, Error> {
     minijinja::functions::namespace(Some(ValueOrKwargs::from(defaults)))
 }
 
-/// `value`, if it is not too deep; lazy sequences, which would hide what they hold, become lists.
+/// Returns `value` if it is not too deep. Lazy sequences, which would hide their items, become lists.
 fn checked(state: &State, value: &Value, objects: Objects) -> Result<Value, Error> {
     Ok(rebuilt(state, value, objects, DEPTH_MAX)?.unwrap_or_else(|| value.clone()))
 }
 
-/// The replacement of `value`; `None` if it can stay.
+/// The replacement of `value`; `None` if it can be kept.
 fn rebuilt(state: &State, value: &Value, objects: Objects, depth: usize) -> Result<Option<Value>, Error> {
     let kind = value.kind();
     if !matches!(kind, ValueKind::Seq | ValueKind::Map | ValueKind::Iterable) {
@@ -65,16 +65,16 @@ fn rebuilt(state: &State, value: &Value, objects: Objects, depth: usize) -> Resu
                 | ValueKind::Bytes
         );
         return match objects {
-            Objects::Refused if is_object => Err(invalid("a namespace cannot hold functions and the like")),
+            Objects::Refused if is_object => Err(invalid("a namespace can only hold plain data")),
             _ => Ok(None),
         };
     }
     if depth == 0 {
-        return Err(invalid("lists and dicts are more than 100 deep"));
+        return Err(invalid("lists and dicts are nested more than 100 levels deep"));
     }
     let mut items = Vec::new();
-    // Namespaces and macros look like any dict; the copy of one does not change any more, and is no macro. A
-    // mapping of the conversation is data and stays, for a copy would not know its keys without markers.
+    // Namespaces and macros look like any dict; a copy no longer changes and is not a macro. A mapping of the
+    // conversation is plain data and is kept, since a copy would lose the keys without markers.
     let is_data = value.downcast_object_ref::<Mapping>().is_some();
     let mut changed =
         kind == ValueKind::Iterable || kind == ValueKind::Map && objects == Objects::Refused && !is_data;

@@ -1,21 +1,21 @@
-//! Tools for templates that do not know them.
+//! Tools for templates that do not support them.
 
 use super::support::TemplateSupport;
 use super::{ChatOptions, ChatTemplateError, ContentPart, Json, Message, ToolCall};
 use std::borrow::Cow;
 
-/// Treatment of tools where the template does not render them ([`TemplateSupport`]).
+/// Handling of tools by templates that do not render them ([`TemplateSupport`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ToolFallback {
-    /// They are written as text, in the format of Hermes models: definitions after the system message (in the
-    /// first message of the user, if the template has no system message), calls as `<tool_call>` in the
-    /// content, results as `<tool_response>` in a message of the user.
+    /// Tools are written as text, in the format of Hermes models: definitions after the system message (in
+    /// the first user message, if the template does not support system messages), calls as `<tool_call>` in
+    /// the content, results as `<tool_response>` in a user message.
     #[default]
     Text,
-    /// [`ChatTemplateError::Tools`].
+    /// The request fails with [`ChatTemplateError::Tools`].
     Refuse,
-    /// The template is given what it does not render, and leaves it out.
+    /// Tools are passed to the template, which leaves them out.
     Omit,
 }
 
@@ -27,13 +27,13 @@ const AFTER: &str = "</tools>\nTo call a tool, answer with its name and its argu
     <tool_call></tool_call>, one for each call:\n<tool_call>\n{\"name\": \"name of the tool\", \"arguments\": \
     {\"name of an argument\": \"its value\"}}\n</tool_call>";
 
-/// A conversation that the template with this `source` renders whole: the given one, or one with tools as
-/// text and options without them.
+/// A conversation that the template with this `source` renders completely: the given one, or one with tools
+/// as text, and options without tools.
 ///
 /// # Errors
 ///
 /// [`ChatTemplateError::Tools`] for [`ToolFallback::Refuse`]; [`ChatTemplateError::Depth`] for tools that are
-/// too deep to be written.
+/// nested too deeply.
 pub(super) fn apply<'a>(
     messages: &'a [Message],
     options: Cow<'a, ChatOptions>,
@@ -41,8 +41,8 @@ pub(super) fn apply<'a>(
     source: &str,
 ) -> Result<(Cow<'a, [Message]>, Cow<'a, ChatOptions>), ChatTemplateError> {
     let lacks_tools = !options.tools.is_empty() && !support.tools;
-    // Probes may fail on a template that renders calls or results in conversations of a certain form alone.
-    // One that reads them is left to itself.
+    // Probes may fail on a template that renders calls or results only in conversations of a certain form. A
+    // template whose source reads them gets no fallback.
     let has = |found: fn(&Message) -> bool| messages.iter().any(found);
     let lacks_calls = !support.tool_calls
         && !source.contains("tool_calls")
@@ -51,9 +51,9 @@ pub(super) fn apply<'a>(
         !support.tool_results && !source.contains("tool") && has(|message| message.role == "tool");
     let lacking = match (lacks_tools, lacks_calls, lacks_results) {
         (false, false, false) => return Ok((Cow::Borrowed(messages), options)),
-        (true, ..) => "definitions of tools",
+        (true, ..) => "tool definitions",
         (_, true, _) => "tool calls",
-        _ => "results of tools",
+        _ => "tool results",
     };
     match options.tool_fallback {
         ToolFallback::Text => {}
@@ -82,7 +82,7 @@ pub(super) fn apply<'a>(
     Ok((Cow::Owned(out), options))
 }
 
-/// Adds the definitions to the system message or the first of the user, which is made where there is none.
+/// Adds the definitions to the system message or the first user message, which is created if missing.
 fn add_definitions(messages: &mut Vec<Message>, tools: &[Json], has_system: bool) {
     let mut text = BEFORE.to_owned();
     for tool in tools {
@@ -100,7 +100,7 @@ fn add_definitions(messages: &mut Vec<Message>, tools: &[Json], has_system: bool
     }
 }
 
-/// The message with its calls as text behind the content.
+/// The message with its calls as text after the content.
 fn calls_as_text(message: &Message) -> Message {
     let mut message = message.clone();
     for call in std::mem::take(&mut message.tool_calls) {
@@ -112,14 +112,14 @@ fn calls_as_text(message: &Message) -> Message {
 
 fn call_text(call: &ToolCall) -> String {
     let arguments = if call.arguments.trim().is_empty() { "{}" } else { &call.arguments };
-    // Arguments that are no JSON are written as a string.
+    // Arguments that are not valid JSON are written as a string.
     let arguments = arguments.parse().unwrap_or_else(|_| Json::from(arguments));
     let call: Json =
         [("name", Json::from(call.name.as_str())), ("arguments", arguments)].into_iter().collect();
     format!("<tool_call>\n{call}\n</tool_call>")
 }
 
-/// The content of a result, marked as one.
+/// The content of a tool result, marked as such.
 fn result(message: &Message, before: &str) -> ContentPart {
     let text = message.text().unwrap_or_default();
     format!("{before}<tool_response>\n{text}\n</tool_response>").into()

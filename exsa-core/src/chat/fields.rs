@@ -1,34 +1,34 @@
-//! Messages as templates see them.
+//! Fields of messages, as passed to templates.
 
 use super::content::ContentPart;
 use super::template::ChatTemplateError;
 use super::{Json, Message, ToolCall};
 
-/// Fields of a message that have a place of their own.
+/// Names that templates use for the fields of [`Message`].
 pub(super) const MESSAGE_FIELDS: [&str; 6] =
     ["role", "content", "reasoning_content", "tool_calls", "tool_call_id", "name"];
 
-/// The form in which a template takes the arguments of tool calls.
+/// The form in which a template expects the arguments of tool calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ArgumentsForm {
-    /// A mapping, where the text of the arguments is a JSON object.
+    /// A mapping, if the text of the arguments is a JSON object.
     Mapping,
     /// The text.
     Text,
 }
 
-/// The form in which messages are given to a template.
+/// The form in which messages are passed to a template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Form {
     pub(super) arguments: ArgumentsForm,
-    /// Whether content of one part is a list of parts; a string otherwise.
+    /// Whether content with one part is passed as a list of parts, otherwise as a string.
     pub(super) single_part: bool,
-    /// Whether content of several parts is a list; a string otherwise.
+    /// Whether content with several parts is passed as a list, otherwise as a string.
     pub(super) several_parts: bool,
 }
 
-/// The fields of a message that have a place of their own; `role` is the first.
+/// The values of [`MESSAGE_FIELDS`] of a message; `role` is the first.
 pub(super) fn own_fields(
     index: usize,
     message: &Message,
@@ -58,7 +58,7 @@ pub(super) fn own_fields(
     Ok(fields)
 }
 
-/// The content as a string or as a list of parts; null where there is none.
+/// The content as a string or as a list of parts; null if there is none.
 fn content(message: &Message, form: Form) -> Json {
     let is_list = match message.content.len() {
         0 => false,
@@ -76,8 +76,8 @@ fn content(message: &Message, form: Form) -> Json {
     texts.map(|text| part(text).into_iter().collect::<Json>()).collect()
 }
 
-/// A tool call in the shape of OpenAI's API, its arguments as a mapping where they are one and the template
-/// takes mappings, as most do.
+/// A tool call in the format of OpenAI's API. The arguments are a mapping if they are a JSON object and the
+/// template expects mappings, as most do.
 fn tool_call(call: &ToolCall, form: ArgumentsForm) -> Json {
     let text = if call.arguments.trim().is_empty() { "{}" } else { &call.arguments };
     let parsed = (form == ArgumentsForm::Mapping).then(|| text.parse().ok()).flatten();

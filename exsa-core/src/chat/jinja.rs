@@ -1,9 +1,8 @@
-//! Jinja as Hugging Face transformers sets it up, on minijinja.
+//! Jinja as configured by Hugging Face transformers, on minijinja.
 //!
-//! That is: a line's blocks leave no trace in the text (`trim_blocks`, `lstrip_blocks`), `break` and
-//! `continue` work, Python's methods of strings and dicts work, `tojson` writes what Python's `json.dumps`
-//! does, `raise_exception` and `strftime_now` are there, and `{% generation %}` marks a part without changing
-//! it.
+//! That is: the white space of block lines is removed (`trim_blocks`, `lstrip_blocks`); `break` and
+//! `continue`, the methods of Python's strings and dicts, `raise_exception` and `strftime_now` are available;
+//! `tojson` writes the same text as Python's `json.dumps`; and `{% generation %}` has no effect on the text.
 
 use super::mapping::to_value;
 use super::markers::{Marking, is_marker};
@@ -17,19 +16,19 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// Maximum steps of a template for a short conversation. A step is an instruction or 64 bytes of data, texts
-/// that a template only passes on included, so this is also a limit on its memory: 64 MB. The templates of
-/// known models take some hundred steps and two for each byte of the conversation.
+/// Maximum steps of a template for a short conversation. A step is an instruction or 64 bytes of data,
+/// including text that a template only copies, so this also limits memory to 64 MB. The templates of known
+/// models take a few hundred steps plus two per byte of the conversation.
 pub(super) const STEPS_MAX: u64 = 1_000_000;
 
-/// Steps more for each byte of the conversation, up to [`STEPS_TOTAL_MAX`].
+/// Additional steps per byte of the conversation, up to [`STEPS_TOTAL_MAX`].
 const STEPS_PER_BYTE: u64 = 4;
 
-/// Maximum steps for a conversation of any length, but for one step for every two bytes: 256 MB, and 32 bytes
-/// for each byte of the conversation.
+/// Maximum steps for a conversation of any length, plus one step per two bytes of it: 256 MB, plus 32 bytes
+/// per byte of the conversation.
 const STEPS_TOTAL_MAX: u64 = 4_000_000;
 
-/// The name under which the template goes in error messages.
+/// Name of the template in error messages.
 const NAME: &str = "chat template";
 
 /// A compiled template.
@@ -71,7 +70,7 @@ impl Program {
         let now = options.now;
         environment.add_function("strftime_now", move |format: &str| {
             strftime(format, now.unwrap_or_else(SystemTime::now)).map_err(|conversion| {
-                let problem = format!("strftime_now: the conversion %{conversion} is not known");
+                let problem = format!("strftime_now: the conversion %{conversion} is not supported");
                 Error::new(ErrorKind::InvalidOperation, problem)
             })
         });
@@ -88,7 +87,7 @@ impl Program {
     }
 }
 
-/// Bytes of a value, roughly.
+/// Approximate bytes of a value.
 fn weight(value: &Json) -> u64 {
     match value {
         Json::String(text) => text.len() as u64,
@@ -98,7 +97,7 @@ fn weight(value: &Json) -> u64 {
     }
 }
 
-/// Argument of `raise_exception`, found again in the error that rendering ends with.
+/// Argument of `raise_exception`, carried as the source of the rendering error.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Refusal(String);
@@ -121,7 +120,7 @@ fn explain(error: &Error, steps_max: u64) -> ChatTemplateError {
     ChatTemplateError::Render { problem: error.to_string() }
 }
 
-/// Takes bytes up to a limit, markers not counted.
+/// Writer with a limit in bytes, not counting markers.
 struct Limited {
     out: Vec<u8>,
     left: usize,

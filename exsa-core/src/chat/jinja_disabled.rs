@@ -1,4 +1,4 @@
-//! In place of Jinja where the feature `chat-template` is off: a program that cannot exist.
+//! Replacement of the Jinja engine without the feature `chat-template`: an uninhabited type.
 
 use super::markers::Marking;
 use super::{ChatOptions, ChatTemplateError, Json};

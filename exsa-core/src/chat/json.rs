@@ -1,16 +1,16 @@
-//! Values as JSON has them, for tools and for further fields of messages.
+//! JSON values, for tools and additional fields of messages.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-/// Arrays and objects within each other that a value may have.
+/// Maximum nesting of arrays and objects in a value.
 pub(super) const DEPTH_MAX: usize = 64;
 
-/// Bytes that a JSON text may have. A value takes at most some 40 times as much memory as its text.
+/// Maximum bytes of a JSON text. A value takes at most about 40 times as much memory as its text.
 pub const JSON_BYTES_MAX: usize = 16 << 20;
 
-/// A JSON value. Objects keep the order of their keys, which templates show.
+/// A JSON value. Objects keep the order of their keys, which is visible in rendered templates.
 ///
 /// ```
 /// use exsa_core::chat::Json;
@@ -34,22 +34,22 @@ pub enum Json {
     String(String),
     /// An array.
     Array(Vec<Json>),
-    /// An object: keys and values in order. Of equal keys the last counts.
+    /// An object: keys and values in order. If a key occurs several times, the last value applies.
     Object(Vec<(String, Json)>),
 }
 
-/// Why a text is no JSON that can be used.
+/// Error of parsing a JSON text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("JSON, byte {offset}: {problem}")]
 pub struct JsonError {
-    /// Its place, in bytes from the start.
+    /// Position of the problem, in bytes from the start.
     pub offset: usize,
     /// The problem.
     pub problem: &'static str,
 }
 
 impl Json {
-    /// The value of an object's key.
+    /// The value of a key, if this is an object that has it.
     pub fn get(&self, key: &str) -> Option<&Json> {
         match self {
             Self::Object(fields) => fields.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value),
@@ -57,7 +57,7 @@ impl Json {
         }
     }
 
-    /// Whether the value has at most [`DEPTH_MAX`] arrays and objects within each other.
+    /// Whether arrays and objects are nested at most [`DEPTH_MAX`] levels deep.
     pub(crate) fn is_shallow(&self) -> bool {
         fn within(value: &Json, depth: usize) -> bool {
             match value {
@@ -70,7 +70,7 @@ impl Json {
         within(self, DEPTH_MAX)
     }
 
-    /// The text of a string.
+    /// The text, if this is a string.
     pub fn as_str(&self) -> Option<&str> {
         match self {
             Self::String(text) => Some(text),
@@ -78,7 +78,7 @@ impl Json {
         }
     }
 
-    /// The items of an array.
+    /// The items, if this is an array.
     pub fn as_array(&self) -> Option<&[Json]> {
         match self {
             Self::Array(items) => Some(items),
@@ -87,7 +87,7 @@ impl Json {
     }
 }
 
-/// The value as a JSON text on one line. Floats that JSON has no text for, infinities and NaN, are `null`.
+/// Writes the value as JSON on one line. Infinities and NaN, which JSON cannot represent, become `null`.
 impl fmt::Display for Json {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -208,20 +208,20 @@ impl From<f64> for Json {
 impl FromStr for Json {
     type Err = JsonError;
 
-    /// Reads a JSON text (RFC 8259) of at most [`JSON_BYTES_MAX`] bytes, with arrays and objects up to 64
-    /// deep.
+    /// Parses a JSON text (RFC 8259) of at most [`JSON_BYTES_MAX`] bytes, with arrays and objects nested up
+    /// to 64 levels.
     fn from_str(text: &str) -> Result<Self, JsonError> {
         if text.len() > JSON_BYTES_MAX {
             return Err(JsonError {
                 offset: JSON_BYTES_MAX,
-                problem: "the text is over the limit of 16 MiB",
+                problem: "the text exceeds the limit of 16 MiB",
             });
         }
         let mut parser = Parser { text, at: 0 };
         let value = parser.value(DEPTH_MAX)?;
         parser.space();
         if parser.at < text.len() {
-            return Err(parser.error("more text after the value"));
+            return Err(parser.error("unexpected text after the value"));
         }
         Ok(value)
     }
@@ -251,7 +251,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Takes `text` if it comes next.
+    /// Consumes `text` if it comes next.
     fn take(&mut self, text: &str) -> bool {
         let found = self.rest().starts_with(text);
         if found {
@@ -265,7 +265,9 @@ impl Parser<'_> {
         match self.peek() {
             None => Err(self.error("the text ends where a value is expected")),
             Some(b'"') => Ok(Json::String(self.string()?)),
-            Some(b'[' | b'{') if depth == 0 => Err(self.error("arrays and objects are more than 64 deep")),
+            Some(b'[' | b'{') if depth == 0 => {
+                Err(self.error("arrays and objects are nested more than 64 levels deep"))
+            }
             Some(b'[') => self.array(depth - 1),
             Some(b'{') => self.object(depth - 1),
             Some(b'-' | b'0'..=b'9') => self.number(),
@@ -329,7 +331,7 @@ impl Parser<'_> {
         let first = self.at;
         let digits = self.digits()?;
         if digits > 1 && self.text.as_bytes().get(first) == Some(&b'0') {
-            return Err(JsonError { offset: first, problem: "a number begins with a needless 0" });
+            return Err(JsonError { offset: first, problem: "a number has a leading 0" });
         }
         let mut whole = true;
         if self.take(".") {
@@ -349,7 +351,7 @@ impl Parser<'_> {
         text.parse().ok().filter(|x: &f64| x.is_finite()).map(Json::Float).ok_or(out_of_range)
     }
 
-    /// Takes digits, at least one, and returns how many there were.
+    /// Reads at least one digit, and returns the number of digits.
     fn digits(&mut self) -> Result<usize, JsonError> {
         let start = self.at;
         while matches!(self.peek(), Some(b'0'..=b'9')) {
@@ -379,7 +381,7 @@ impl Parser<'_> {
         }
     }
 
-    /// The character that an escape after its backslash stands for.
+    /// The character of an escape sequence, read after its backslash.
     fn escape(&mut self) -> Result<char, JsonError> {
         let Some(kind) = self.peek() else { return Err(self.error("the text ends within a string")) };
         let plain = match kind {
@@ -450,7 +452,7 @@ mod tests {
         assert_eq!(error("[1 2]"), (3, "',' or ']' is expected"));
         assert_eq!(error("{a: 1}"), (1, "a key in quotes is expected"));
         assert_eq!(error("{\"a\" 1}"), (5, "':' is expected"));
-        assert_eq!(error("01"), (0, "a number begins with a needless 0"));
+        assert_eq!(error("01"), (0, "a number has a leading 0"));
         assert_eq!(error("-"), (1, "a digit is expected"));
         assert_eq!(error("1."), (2, "a digit is expected"));
         assert_eq!(error("1e999"), (0, "a number is out of range"));
@@ -463,9 +465,12 @@ mod tests {
         assert_eq!(error(r#""\ud800""#), (7, "half of a surrogate pair"));
         assert_eq!(error(r#""\ud800\ud800""#), (13, "half of a surrogate pair"));
         assert_eq!(error(r#""\udc00""#), (7, "half of a surrogate pair"));
-        assert_eq!(error("1 2"), (2, "more text after the value"));
+        assert_eq!(error("1 2"), (2, "unexpected text after the value"));
         assert_eq!(error("NaN"), (0, "a value is expected"));
-        assert_eq!(error(&"[".repeat(1_000_000)), (64, "arrays and objects are more than 64 deep"));
+        assert_eq!(
+            error(&"[".repeat(1_000_000)),
+            (64, "arrays and objects are nested more than 64 levels deep")
+        );
     }
 
     proptest! {

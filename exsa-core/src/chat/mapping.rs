@@ -1,4 +1,4 @@
-//! Mappings of a conversation, whose keys are found with and without markers.
+//! Mappings of a conversation, with lookups by key with and without markers.
 
 use super::Json;
 use super::markers::Marking;
@@ -8,9 +8,9 @@ use minijinja::Value;
 use minijinja::value::{Enumerator, Object, ObjectExt};
 use std::sync::Arc;
 
-/// A JSON object as a template sees it.
+/// A JSON object, as passed to a template.
 ///
-/// Keys carry the markers of user text where a template writes them, and are looked up by their text without
+/// Keys keep the markers of user text when a template writes them, but are looked up by their text without
 /// markers.
 #[derive(Debug)]
 pub(super) struct Mapping {
@@ -20,7 +20,7 @@ pub(super) struct Mapping {
     marking: Arc<Marking>,
 }
 
-/// A Jinja value with the content of `value`, whose strings are marked.
+/// Converts `value`, whose strings are marked, to a Jinja value.
 pub(super) fn to_value(value: Json, marking: &Arc<Marking>) -> Value {
     match value {
         Json::Null => Value::from(()),
@@ -34,7 +34,7 @@ pub(super) fn to_value(value: Json, marking: &Arc<Marking>) -> Value {
 }
 
 impl Mapping {
-    /// Of equal keys the last counts, at the place of the first.
+    /// If keys are equal, the last value is used, at the position of the first.
     fn new(fields: Vec<(String, Json)>, marking: &Arc<Marking>) -> Self {
         let mut mapping = Self { fields: Vec::new(), index: HashMap::new(), marking: Arc::clone(marking) };
         for (key, value) in fields {

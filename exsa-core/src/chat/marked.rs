@@ -1,13 +1,13 @@
-//! String operations that see past markers.
+//! String operations that ignore markers.
 //!
-//! A template asks of a text what it would ask of the text without [`markers`](super::markers), and gets the
-//! same answer; what it takes from the text keeps the marks that belong to it.
+//! An operation of a template on a marked text has the same result as on the text without
+//! [`markers`](super::markers); parts taken from the text keep their markers.
 
 use super::markers::{Decoded, Mark, MarkKind, Marking};
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// A string of a template, seen without its markers.
+/// A string of a template, decoded into plain text and markers.
 pub(super) struct Marked<'a> {
     text: &'a str,
     marking: &'a Marking,
@@ -20,7 +20,7 @@ impl<'a> Marked<'a> {
         Self { text, marking, decoded: marking.decode(text) }
     }
 
-    /// The text as it is.
+    /// The text including markers.
     pub(super) fn text(&self) -> &str {
         self.text
     }
@@ -36,7 +36,7 @@ impl<'a> Marked<'a> {
         self.range(start..start.wrapping_add(part.len()))
     }
 
-    /// The bytes `range` of [`plain`](Self::plain), with their marks; nothing if it is no range of them.
+    /// The bytes `range` of [`plain`](Self::plain), with their marks; empty if the range is invalid.
     pub(super) fn range(&self, range: Range<usize>) -> Cow<'_, str> {
         let Some(part) = self.plain().get(range.clone()).filter(|part| !part.is_empty()) else {
             return Cow::Borrowed("");
@@ -71,8 +71,7 @@ impl<'a> Marked<'a> {
         if kept.is_empty() { Cow::Borrowed(part) } else { Cow::Owned(self.marking.encode(part, &kept)) }
     }
 
-    /// The index, in characters of the text as it is, of the byte `at` of [`plain`](Self::plain): what a
-    /// slice takes.
+    /// The index, in characters of the marked text, of the byte `at` of [`plain`](Self::plain), for slices.
     pub(super) fn char_index(&self, at: usize) -> usize {
         let chars = self.plain().get(..at).unwrap_or_default().chars().count();
         let marks = self.decoded.iter().flat_map(|decoded| decoded.marks.iter().zip(&decoded.mark_chars));

@@ -1,44 +1,46 @@
-//! A user's text never becomes a control token, nor a mark of reasoning or tool calls.
+//! Markers, which prevent that text of a message becomes a control token, or a mark of reasoning or tool
+//! calls.
 //!
-//! Before a conversation is rendered, markers go into its strings: before and after every text of a control
-//! token, naming it, and at an end of a string that text beside it could complete to one. Between the markers
-//! the text stays whole, so that a template finds in it what it looks for (`content.split('</think>')`).
-//! Markers are characters that Unicode keeps free for such internal use and that occur nowhere else;
-//! templates copy them like any other, and [`marked`](super::marked) makes string methods see past them.
-//! After rendering they are taken out, and no control token may be recognised where they say so.
+//! Before a conversation is rendered, markers are inserted into its strings: before and after every text of a
+//! control token (with the index of that text), and at an end of a string that adjacent text could complete
+//! to a control text. Between the markers the text is unchanged, so that a template finds the texts it looks
+//! for (`content.split('</think>')`). Markers are noncharacters, which Unicode reserves for internal use and
+//! which occur nowhere else; templates copy them like any other character, and [`marked`](super::marked)
+//! makes string methods ignore them. After rendering they are removed, and their positions become the offsets
+//! that no control token may contain.
 
 use super::Json;
 use crate::tokenizer::trie::Trie;
 use std::sync::Arc;
 
-/// The author of a text, on whom it depends which texts are marked in it.
+/// The author of a text, which determines which texts are marked in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Author {
-    /// The user, a tool, or a document: texts of control tokens are marked, and marks of reasoning and tool
-    /// calls.
+    /// The user, a tool, or a document: texts of control tokens and marks of reasoning and tool calls are
+    /// marked.
     User,
-    /// The host or the model itself, whose marks of reasoning and tool calls are meant: only texts of control
-    /// tokens are marked.
+    /// The host or the model itself, whose marks of reasoning and tool calls are intended: only texts of
+    /// control tokens are marked.
     HostOrModel,
 }
 
-/// Positions of markers, for one set of control texts.
+/// Finds the positions of markers, for one set of control texts.
 #[derive(Debug, Default)]
 pub(super) struct ControlFinder {
-    /// The control texts, and behind them those that are marked only in texts of users.
+    /// The control texts, followed by the texts that are marked only in text by users.
     texts: Vec<String>,
-    /// Number of the former.
+    /// Number of control texts.
     n_control: usize,
-    /// The same by their bytes, with their indices.
+    /// Trie of the texts' bytes, with their indices.
     forward: Trie,
-    /// The same, each from its end to its beginning.
+    /// Trie of the reversed texts' bytes.
     backward: Trie,
-    /// Bytes of the longest.
+    /// Length of the longest text in bytes.
     len_max: usize,
 }
 
 impl ControlFinder {
-    /// Texts of a single character have no inside that could be protected and are passed over.
+    /// Texts of a single character have no inner offset that could be protected, and are skipped.
     pub(super) fn new<'a>(
         control: impl Iterator<Item = &'a str>,
         user_defined: impl Iterator<Item = &'a str>,
@@ -95,11 +97,11 @@ pub(super) struct Mark {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MarkKind {
-    /// Text of a user begins or ends here, or was cut within a control text: no control token reaches across.
+    /// User text begins or ends here, or was cut within a control text: no control token may extend across.
     Edge,
-    /// The control text of this index begins, written by a user.
+    /// Start of the control text with this index, in user text.
     Open(u32),
-    /// It ends.
+    /// End of the control text with this index.
     Close(u32),
 }
 
@@ -108,7 +110,7 @@ pub(super) enum MarkKind {
 pub(super) struct Decoded {
     pub(super) plain: String,
     pub(super) marks: Vec<Mark>,
-    /// Characters that each mark took.
+    /// Number of marker characters of each mark.
     pub(super) mark_chars: Vec<usize>,
 }
 
@@ -119,15 +121,15 @@ pub(super) struct Marking {
     edge: char,
     open: char,
     close: char,
-    /// Marks where the text is cut; nothing of what is marked here.
+    /// Marks where a continued message is cut; not related to control texts.
     cut: char,
-    /// Digits of the index of a control text, as many of them as the largest takes.
+    /// Digits of the index of a control text, as many as the largest index needs.
     digits: Vec<char>,
     width: usize,
 }
 
 impl Marking {
-    /// Markers that do not occur in text that holds the `used` ones; `None` if there are too few.
+    /// Chooses markers that are not among the `used` ones of the text; `None` if too few are left.
     pub(super) fn new(finder: Arc<ControlFinder>, used: UsedMarkers) -> Option<Self> {
         let mut unused = MARKERS.zip(0..).filter(|(_, i)| used.0 >> i & 1 == 0).map(|(c, _)| c);
         let (edge, open, close, cut) = (unused.next()?, unused.next()?, unused.next()?, unused.next()?);
@@ -140,7 +142,7 @@ impl Marking {
         Some(Self { finder, edge, open, close, cut, digits, width })
     }
 
-    /// A character that occurs nowhere, and that string operations treat as any other.
+    /// A character that occurs nowhere else, and that string operations treat like any other.
     pub(super) fn cut(&self) -> char {
         self.cut
     }
@@ -195,9 +197,9 @@ impl Marking {
         }
     }
 
-    /// Takes the markers out of `text`; `None` if there are none.
+    /// Removes the markers from `text`; `None` if there are none.
     pub(super) fn decode(&self, text: &str) -> Option<Decoded> {
-        // All of them begin with this byte, which hardly any other text has.
+        // All markers begin with this byte, which is rare in other text.
         if !text.as_bytes().contains(&MARKER_BYTE) || !text.contains(is_marker) {
             return None;
         }
@@ -211,8 +213,8 @@ impl Marking {
             rest = chars.as_str();
             let at = decoded.plain.len();
             let kind = if first == self.open || first == self.close {
-                // A template that cuts strings at fixed places may have cut a marker: the rest of it is an
-                // edge.
+                // A template that cuts strings at fixed positions may have cut a marker: the rest of it is
+                // treated as an edge.
                 match self.index(rest) {
                     Some(id) => {
                         rest = rest.get(self.width * MARKER_LEN..).unwrap_or_default();
@@ -247,7 +249,8 @@ impl Marking {
         (index < self.finder.texts.len()).then_some(index as u32)
     }
 
-    /// The control text that a mark belongs to, if it stands there in `plain`: where it begins, and its text.
+    /// The control text that a mark refers to, if it is present at that position in `plain`: its start and
+    /// its text.
     pub(super) fn control_text(&self, plain: &str, mark: Mark) -> Option<(usize, &str)> {
         let (start, id) = match mark.kind {
             MarkKind::Edge => return None,
@@ -266,11 +269,11 @@ impl Marking {
         self.finder.len_max
     }
 
-    /// Takes the markers out of a rendered text; the byte offsets across which no control token may be
-    /// recognised, ascending, each once.
+    /// Removes the markers from a rendered text. Returns the byte offsets that no control token may contain,
+    /// ascending and unique.
     ///
-    /// One of the two marks of a control text is enough to protect it, and only the text that it names: what
-    /// a template writes itself beside the rest of a user's text stays a control token.
+    /// One of the two marks of a control text suffices to protect it, and protects only that text: a control
+    /// token that the template itself writes next to the rest of a user's text remains one.
     pub(super) fn take(&self, text: &mut String) -> Vec<usize> {
         let Some(Decoded { plain, marks, .. }) = self.decode(text) else { return Vec::new() };
         let offset = |mark: &Mark| match mark.kind {
@@ -288,11 +291,11 @@ impl Marking {
     }
 }
 
-/// The characters to choose markers from: noncharacters, which text that is meant for others never holds
+/// The characters from which markers are chosen: noncharacters, which never occur in text for interchange
 /// (Unicode Standard, section 23.7).
 const MARKERS: std::ops::RangeInclusive<char> = '\u{FDD0}'..='\u{FDEF}';
 
-/// The first byte of each in UTF-8, and how many bytes it has.
+/// The first byte of each in UTF-8, and its number of bytes.
 const MARKER_BYTE: u8 = 0xEF;
 const MARKER_LEN: usize = 3;
 
@@ -301,7 +304,7 @@ pub(super) fn is_marker(c: char) -> bool {
     MARKERS.contains(&c)
 }
 
-/// Marker characters that occur in some text.
+/// Marker characters that occur in a text.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct UsedMarkers(u32);
 

@@ -21,11 +21,12 @@ use std::collections::BTreeMap;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Message {
-    /// Role of the author: `system`, `user`, `assistant`, `tool`, or another role that the template knows.
-    /// ASCII letters, digits, `_`, `-` and `.`, up to 64 bytes: templates put it where control tokens stand.
+    /// Role of the author: `system`, `user`, `assistant`, `tool`, or another role that the template supports.
+    /// It may have up to 64 ASCII letters, digits, `_`, `-` and `.`, since templates insert it next to
+    /// control tokens.
     pub role: String,
-    /// Parts of the content, in order. No part at all is null content, as of an answer that consists of tool
-    /// calls.
+    /// Parts of the content, in order. An empty list is null content, as in an answer that consists of tool
+    /// calls only.
     #[cfg_attr(feature = "serde", serde(default, with = "super::serde::content"))]
     pub content: Vec<ContentPart>,
     /// Reasoning that led to the content; the template's `reasoning_content`.
@@ -34,7 +35,7 @@ pub struct Message {
         serde(default, alias = "reasoning_content", skip_serializing_if = "Option::is_none")
     )]
     pub reasoning: Option<String>,
-    /// Calls of tools that the assistant asks for.
+    /// Tool calls requested by the assistant.
     #[cfg_attr(
         feature = "serde",
         serde(
@@ -44,14 +45,14 @@ pub struct Message {
         )
     )]
     pub tool_calls: Vec<ToolCall>,
-    /// Id of the call that a message of the role `tool` answers.
+    /// Id of the tool call that a message with the role `tool` answers.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub tool_call_id: Option<String>,
     /// Name of the author, or of the tool.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub name: Option<String>,
-    /// Further fields that a template may look at, by name. Fields that have a place above are refused when
-    /// the message is rendered.
+    /// Additional fields for the template, by name. Names of the fields above are refused when the message is
+    /// rendered.
     #[cfg_attr(feature = "serde", serde(flatten))]
     pub extra: BTreeMap<String, Json>,
 }
@@ -62,27 +63,27 @@ impl Message {
         Self { role: role.into(), content: vec![ContentPart::Text(content.into())], ..Self::default() }
     }
 
-    /// Instructions to the model.
+    /// A system message, with instructions to the model.
     pub fn system(content: impl Into<String>) -> Self {
         Self::new("system", content)
     }
 
-    /// Input of the user.
+    /// A user message.
     pub fn user(content: impl Into<String>) -> Self {
         Self::new("user", content)
     }
 
-    /// An answer of the model.
+    /// An assistant message, an answer of the model.
     pub fn assistant(content: impl Into<String>) -> Self {
         Self::new("assistant", content)
     }
 
-    /// The result of the tool call `id`.
+    /// A tool message, the result of the tool call `id`.
     pub fn tool(id: impl Into<String>, content: impl Into<String>) -> Self {
         Self { tool_call_id: Some(id.into()), ..Self::new("tool", content) }
     }
 
-    /// Replaces the content with `parts`; none of them is null content.
+    /// Replaces the content with `parts`; an empty list is null content.
     #[must_use]
     pub fn parts(mut self, parts: impl IntoIterator<Item = ContentPart>) -> Self {
         self.content = parts.into_iter().collect();
@@ -103,7 +104,7 @@ impl Message {
         self
     }
 
-    /// Adds a call of a tool.
+    /// Adds a tool call.
     #[must_use]
     pub fn tool_call(mut self, call: ToolCall) -> Self {
         self.tool_calls.push(call);
@@ -117,15 +118,15 @@ impl Message {
         self
     }
 
-    /// Adds a further field.
+    /// Adds an additional field.
     #[must_use]
     pub fn with(mut self, field: impl Into<String>, value: impl Into<Json>) -> Self {
         self.extra.insert(field.into(), value.into());
         self
     }
 
-    /// The content as one text, its parts joined without a separator; `None` for null content or if a part is
-    /// no text.
+    /// The content as one text, with its parts joined without a separator; `None` for null content, or if a
+    /// part is not text.
     pub fn text(&self) -> Option<String> {
         let texts = self.content.iter().map(|part| match part {
             ContentPart::Text(text) => Some(text.as_str()),
@@ -135,16 +136,16 @@ impl Message {
     }
 }
 
-/// A call of a tool (OpenAI's `function`) that the assistant asks for.
+/// A tool call (OpenAI's `function`) requested by the assistant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ToolCall {
-    /// Id, which the message with the result repeats.
+    /// Id of the call, which the message with the result repeats.
     pub id: Option<String>,
     /// Name of the tool.
     pub name: String,
     /// Arguments as the model wrote them: the text of a JSON object, unless the model made a mistake.
-    /// Templates see the object where the text is one, as in vLLM, and the text otherwise.
+    /// Templates receive the parsed object if the text is valid, as in vLLM, and the text otherwise.
     pub arguments: String,
 }
 

@@ -1,13 +1,14 @@
-//! Chat: messages in, the text of a prompt out, as the model's chat template prescribes.
+//! Chat: renders messages into the text of a prompt with the model's chat template.
 //!
 //! A chat template is a Jinja program that comes with the model. [`ChatTemplate`] runs it with the semantics
-//! of Hugging Face transformers (`apply_chat_template`), under limits, and tells where in the text control
-//! tokens must not be recognised because a user wrote them: [`Rendered::protected_offsets`].
+//! of Hugging Face transformers (`apply_chat_template`), within limits, and reports the positions at which
+//! control tokens must not be recognized, because the text came from a message:
+//! [`Rendered::protected_offsets`].
 //!
-//! Templates need the feature `chat-template`, on by default. Without it the types are there and
+//! Templates need the feature `chat-template`, which is on by default. Without it, the types exist, but
 //! [`ChatTemplate::parse`] fails with [`ChatTemplateError::Disabled`].
 //!
-//! With the feature `serde`, messages and options are read and written in the shapes of OpenAI's API.
+//! With the feature `serde`, messages and options have the JSON format of OpenAI's API.
 
 mod builtin;
 mod content;
@@ -61,19 +62,20 @@ pub use templates::{ChatTemplateSource, ChatTemplates};
 
 use crate::tokenizer::EncodeOptions;
 
-/// The text of a conversation, ready to be encoded.
+/// The text of a conversation, ready to be tokenized.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rendered {
-    /// The text, with the control tokens that the template wrote. It begins with BOS where the template puts
-    /// it there, so that the prompt gets none beside it.
+    /// The text, with the control tokens that the template wrote. If the template writes BOS at the
+    /// beginning, the prompt gets no second one.
     pub text: String,
-    /// Byte offsets into `text`, ascending, across which no control token may be recognised: they lie within
-    /// what looks like one but came from a message.
+    /// Byte offsets into `text`, ascending, that no recognized control token may contain: they lie within
+    /// text that looks like a control token but came from a message.
     pub protected_offsets: Vec<usize>,
 }
 
 impl Rendered {
-    /// The options to encode [`text`](Self::text) with: control tokens on, offsets protected.
+    /// The options to tokenize [`text`](Self::text) with: control tokens are recognized, except across
+    /// protected offsets.
     pub fn encode_options(&self) -> EncodeOptions<'_> {
         EncodeOptions::default().parse_special(true).protected_offsets(&self.protected_offsets)
     }

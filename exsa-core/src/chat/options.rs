@@ -1,10 +1,10 @@
-//! How a conversation is rendered.
+//! Options for rendering a conversation.
 
 use super::{ChatTemplateSource, Json, ToolFallback};
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-/// How a conversation is rendered.
+/// Options for rendering a conversation.
 ///
 /// ```
 /// use exsa_core::chat::ChatOptions;
@@ -16,22 +16,22 @@ use std::time::SystemTime;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct ChatOptions {
-    /// Whether the text ends where the model's answer begins; `true` by default.
+    /// Whether the rendered text ends with the beginning of the model's answer; `true` by default.
     pub add_generation_prompt: bool,
-    /// Functions that the model may call, each a JSON schema as in OpenAI's API; none by default.
+    /// Tools that the model may call, each defined as in OpenAI's API; none by default.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "super::serde::null_or_list"))]
     pub tools: Vec<Json>,
-    /// Further variables for the template, as `enable_thinking`. They are the host's own: what they hold may
+    /// Additional variables for the template, such as `enable_thinking`. They are trusted: their text can
     /// become control tokens.
     #[cfg_attr(feature = "serde", serde(rename = "chat_template_kwargs"))]
     pub variables: BTreeMap<String, Json>,
-    /// The time that a template reads by `strftime_now`, in UTC; `None`, the default, is the system's clock.
+    /// The time for `strftime_now`, in UTC; `None`, the default, uses the system clock.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub now: Option<SystemTime>,
-    /// Bytes that the text may have; 16 MiB by default.
+    /// Maximum bytes of the rendered text; 16 MiB by default.
     pub output_bytes_max: usize,
-    /// Texts that the answer is to be based on, for templates with retrieval: mappings, usually with `title`
-    /// and `text`.
+    /// Documents for retrieval-augmented generation (RAG), if the template supports it: objects, usually with
+    /// `title` and `text`.
     #[cfg_attr(
         feature = "serde",
         serde(deserialize_with = "super::serde::null_or_list", skip_serializing_if = "Vec::is_empty")
@@ -41,20 +41,20 @@ pub struct ChatOptions {
     /// [`ChatTemplates::select`](super::ChatTemplates::select) chooses. Only the host may set it.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub template: Option<ChatTemplateSource>,
-    /// Treatment of tools that the template does not render; as text by default.
+    /// Handling of tools that the template does not render; [`ToolFallback::Text`] by default.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub tool_fallback: ToolFallback,
-    /// Whether the text ends with that of the last message, so that the answer continues it; `false` by
-    /// default. It overrides `add_generation_prompt`.
+    /// Whether the rendered text ends with the text of the last message, so that the answer continues it;
+    /// `false` by default. Overrides `add_generation_prompt`.
     pub continue_final_message: bool,
-    /// Whether the model reasons, for templates that have a switch
+    /// Whether the model reasons, for templates with a switch
     /// ([`TemplateSupport::thinking`](super::TemplateSupport::thinking)); `None`, the default, leaves it to
-    /// the template. A variable of the same name in `variables` goes first.
+    /// the template. A variable of the same name in `variables` takes precedence.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub enable_thinking: Option<bool>,
-    /// How much the model reasons, such as `low` or `high`, for templates that have a variable for it
+    /// Amount of reasoning, such as `low` or `high`, for templates with a variable for it
     /// ([`TemplateSupport::reasoning_effort`](super::TemplateSupport::reasoning_effort)). A variable of the
-    /// same name in `variables` goes first.
+    /// same name in `variables` takes precedence.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub reasoning_effort: Option<String>,
 }
@@ -78,14 +78,14 @@ impl Default for ChatOptions {
 }
 
 impl ChatOptions {
-    /// Sets whether the text ends where the model's answer begins.
+    /// Sets whether the rendered text ends with the beginning of the model's answer.
     #[must_use]
     pub fn add_generation_prompt(mut self, add: bool) -> Self {
         self.add_generation_prompt = add;
         self
     }
 
-    /// Sets the functions that the model may call.
+    /// Sets the tools that the model may call.
     #[must_use]
     pub fn tools(mut self, tools: impl IntoIterator<Item = Json>) -> Self {
         self.tools = tools.into_iter().collect();
@@ -106,7 +106,7 @@ impl ChatOptions {
         self
     }
 
-    /// Sets the treatment of tools that the template does not render.
+    /// Sets the handling of tools that the template does not render.
     #[must_use]
     pub fn tool_fallback(mut self, fallback: ToolFallback) -> Self {
         self.tool_fallback = fallback;
@@ -127,28 +127,28 @@ impl ChatOptions {
         self
     }
 
-    /// Sets how much the model reasons.
+    /// Sets the amount of reasoning.
     #[must_use]
     pub fn reasoning_effort(mut self, effort: impl Into<String>) -> Self {
         self.reasoning_effort = Some(effort.into());
         self
     }
 
-    /// Sets the texts that the answer is to be based on.
+    /// Sets the documents for retrieval-augmented generation.
     #[must_use]
     pub fn documents(mut self, documents: impl IntoIterator<Item = Json>) -> Self {
         self.documents = documents.into_iter().collect();
         self
     }
 
-    /// Sets the time that a template reads.
+    /// Sets the time for `strftime_now`.
     #[must_use]
     pub fn now(mut self, now: SystemTime) -> Self {
         self.now = Some(now);
         self
     }
 
-    /// Sets the bytes that the text may have.
+    /// Sets the maximum bytes of the rendered text.
     #[must_use]
     pub fn output_bytes_max(mut self, bytes: usize) -> Self {
         self.output_bytes_max = bytes;

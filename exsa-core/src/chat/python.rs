@@ -1,4 +1,4 @@
-//! Python's values where minijinja's differ: methods, filters, and the text of numbers.
+//! Behaviour of Python's values where minijinja's differ: methods, filters, and the text of numbers.
 
 use super::marked::Marked;
 use super::markers::{Marking, is_marker};
@@ -10,7 +10,7 @@ use minijinja_contrib::pycompat::unknown_method_callback;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// Makes the values of an environment behave as Python's.
+/// Makes the values of an environment behave like Python's.
 pub(super) fn install(environment: &mut Environment<'_>) {
     environment.set_formatter(format);
     // The filters that Jinja2 passes `soft_str(value)` to.
@@ -35,7 +35,7 @@ pub(super) fn install(environment: &mut Environment<'_>) {
     environment.add_test("iterable", is_iterable);
 }
 
-/// Makes methods and filters of strings see past the markers of one conversation.
+/// Makes string methods and filters ignore the markers of a conversation.
 pub(super) fn install_marking(environment: &mut Environment<'_>, marking: &Arc<Marking>) {
     install_comparisons(environment, marking);
     let of_methods = Arc::clone(marking);
@@ -63,9 +63,9 @@ pub(super) fn install_marking(environment: &mut Environment<'_>, marking: &Arc<M
     );
 }
 
-/// Makes comparisons and lookups see past the markers of one conversation. [`source`](super::source) passes
-/// subscripts and the operands of `==`, `!=` and `in` through a filter; the tests of the same names, which
-/// `selectattr` takes, do it themselves.
+/// Makes comparisons and lookups ignore the markers of a conversation. [`source`](super::source) passes
+/// subscripts and the operands of `==`, `!=` and `in` through a filter; the tests of the same names, as used
+/// by `selectattr`, remove the markers themselves.
 fn install_comparisons(environment: &mut Environment<'_>, marking: &Arc<Marking>) {
     let of_filter = Arc::clone(marking);
     environment.add_filter(PLAIN, move |state: &State, value: &Value| {
@@ -89,7 +89,7 @@ fn install_comparisons(environment: &mut Environment<'_>, marking: &Arc<Marking>
     });
 }
 
-/// Lists within each other whose strings are compared without markers.
+/// Maximum nesting of lists whose strings are compared without markers.
 const COMPARED_DEPTH_MAX: usize = 16;
 
 /// `value` without the markers of a string, or of the strings of a list; `None` if it has none.
@@ -146,8 +146,8 @@ fn center(state: &State, value: &Value, width: Option<usize>, args: Kwargs) -> R
     Ok(format!("{}{text}{}", " ".repeat(before), " ".repeat(fill - before)))
 }
 
-/// `indent(value, width=4, first=false, blank=false)`: lines after the first, or all, begin with spaces or a
-/// given text; empty ones do where `blank` holds.
+/// `indent(value, width=4, first=false, blank=false)`: indents all lines, or all but the first, by spaces or
+/// a given text; empty lines only with `blank`.
 fn indent(state: &State, text: &str, args: Rest<ValueOrKwargs>) -> Result<String, Error> {
     let args = args.into_values();
     let (width, first, blank, named): (Option<Value>, Option<bool>, Option<bool>, Kwargs) = from_args(&args)?;
@@ -163,7 +163,7 @@ fn indent(state: &State, text: &str, args: Rest<ValueOrKwargs>) -> Result<String
             " ".repeat(width)
         }
     };
-    // Jinja2 adds a line end, so that a text that ends with one has an empty last line.
+    // Jinja2 adds a line end, so that a text with a final line end has an empty last line.
     let text = format!("{text}\n");
     let lines = lines(&text, false);
     state.consume_fuel((lines.len().saturating_mul(indention.len()) / 64) as u64)?;
@@ -256,7 +256,8 @@ fn attribute_of(value: &Value, path: &Value) -> Result<Value, Error> {
     })
 }
 
-/// `old` replaced by `new`, `count` times if that is not negative. Charged for before the string grows.
+/// Replaces `old` by `new`, at most `count` times unless negative. The steps are counted before the string
+/// grows.
 fn replace(
     state: &State,
     marking: &Marking,
@@ -273,7 +274,7 @@ fn replace(
     Ok(Marked::new(text, marking).replace(&old, new, count))
 }
 
-/// A text without all characters that could be markers, for numbers and words, which have none of them.
+/// A text without characters that could be markers, for numbers and words.
 fn without_markers(text: &str) -> String {
     text.chars().filter(|c| !is_marker(*c)).collect()
 }
@@ -297,13 +298,13 @@ fn default(
     Ok(if missing { fallback } else { value.clone() })
 }
 
-/// `int(value, default=0, base=10)`: the default where a value is no number.
+/// `int(value, default=0, base=10)`: the default if the value is not a number.
 fn int(value: &Value, fallback: Option<Value>, base: Option<u32>, args: Kwargs) -> Result<Value, Error> {
     let fallback = fallback.or(args.get("default")?).unwrap_or_else(|| Value::from(0));
     let base = base.or(args.get("base")?).unwrap_or(10);
     args.assert_all_used()?;
     if !(2..=36).contains(&base) {
-        return Err(Error::new(ErrorKind::InvalidOperation, "int: a base is from 2 to 36"));
+        return Err(Error::new(ErrorKind::InvalidOperation, "int: the base must be from 2 to 36"));
     }
     let number = match value.as_str() {
         Some(text) => {
@@ -321,7 +322,7 @@ fn truncate(x: f64) -> Option<i128> {
     x.is_finite().then_some(x as i128)
 }
 
-/// `float(value, default=0.0)`: the default where a value is no number.
+/// `float(value, default=0.0)`: the default if the value is not a number.
 fn to_float(value: &Value, fallback: Option<Value>, args: Kwargs) -> Result<Value, Error> {
     let fallback = fallback.or(args.get("default")?).unwrap_or_else(|| Value::from(0.0));
     args.assert_all_used()?;
@@ -332,12 +333,12 @@ fn to_float(value: &Value, fallback: Option<Value>, args: Kwargs) -> Result<Valu
     Ok(number.map_or(fallback, |x: f64| Value::from(x)))
 }
 
-/// Whether a value has a length and items, which strings, dicts and undefined values have too.
+/// Whether a value has a length and items, as also strings, dicts and undefined values have.
 fn is_sequence(value: &Value) -> bool {
     matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map | ValueKind::Undefined)
 }
 
-/// Whether a loop can go over a value: over nothing where it is undefined.
+/// Whether a loop can iterate over a value; an undefined value has no items.
 fn is_iterable(value: &Value) -> bool {
     is_sequence(value) || value.kind() == ValueKind::Iterable
 }
@@ -351,7 +352,7 @@ fn method(
     args: &[Value],
 ) -> Result<Value, Error> {
     let Some(text) = value.as_str() else {
-        // A key that a template wrote is found by the same text of a user, too.
+        // A key in the template is also found by the same text from a user.
         if let ("get", ValueKind::Map, [key, ..]) = (method, value.kind(), args) {
             let found = value.get_item(key)?;
             let new = if found.is_undefined() { unmarked(state, marking, key, 0)? } else { None };
@@ -368,7 +369,7 @@ fn method(
         Err(error) if error.kind() == ErrorKind::UnknownMethod => {}
         result => return result,
     }
-    // Methods that ask something of a text ask it of the text without markers.
+    // Methods that only inspect a text work on the text without markers.
     let asks = method.starts_with("is") || matches!(method, "startswith" | "endswith" | "count");
     if !asks {
         return unknown_method_callback(state, value, method, args);
@@ -381,18 +382,18 @@ fn method(
     unknown_method_callback(state, &Value::from(marked.plain()), method, &args)
 }
 
-/// White space as Python sees it: what Unicode calls so, and four separators of ASCII.
+/// White space by Python's definition: Unicode white space and four ASCII separators.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1C}'..='\u{1F}').contains(&c)
 }
 
-/// Whether `strip` takes `c` away, given its argument.
+/// Whether `strip` with this argument removes `c`.
 fn strips(c: char, chars: Option<&str>) -> bool {
     chars.map_or_else(|| is_space(c), |chars| chars.contains(c))
 }
 
-/// Those that minijinja's own collection does not have, or has with another notion of white space, and those
-/// that give parts of the text.
+/// String methods that minijinja's own collection lacks or defines with a different notion of white space,
+/// and methods that return parts of the text.
 fn string_method(
     state: &State,
     marking: &Marking,
@@ -486,7 +487,7 @@ fn string_method(
     }
 }
 
-/// The words of a text; after `splits_max` of them, what is left.
+/// The words of a text; after `splits_max` words, the rest.
 fn words(text: &str, splits_max: usize) -> Vec<&str> {
     let mut pieces = Vec::new();
     let mut rest = text.trim_start_matches(is_space);
@@ -501,7 +502,7 @@ fn words(text: &str, splits_max: usize) -> Vec<&str> {
     pieces
 }
 
-/// The words of a text, last first; after `splits_max` of them, what stands before.
+/// The words of a text, last first; after `splits_max` words, the text before them.
 fn last_words(text: &str, splits_max: usize) -> Vec<&str> {
     let mut pieces = Vec::new();
     let mut rest = text.trim_end_matches(is_space);
@@ -518,7 +519,7 @@ fn last_words(text: &str, splits_max: usize) -> Vec<&str> {
     pieces
 }
 
-/// The lines of a text, at all the line boundaries that Python knows.
+/// The lines of a text, split at all of Python's line boundaries.
 fn lines(text: &str, keep_ends: bool) -> Vec<&str> {
     let ends_line =
         |c: char| matches!(c, '\n'..='\r' | '\u{1C}'..='\u{1E}' | '\u{85}' | '\u{2028}' | '\u{2029}');

@@ -8,7 +8,7 @@ use minijinja::{Error, ErrorKind, Value};
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Lists and dicts within each other that are written.
+/// Maximum nesting of lists and dicts that are written.
 const DEPTH_MAX: usize = 500;
 
 /// A float, which Python writes in its own way.
@@ -17,7 +17,7 @@ pub(super) fn as_float(value: &Value) -> Option<f64> {
     is_float.then(|| f64::try_from(value.clone()).ok()).flatten()
 }
 
-/// `str(value)`, as Jinja2 converts whatever meets a filter of strings (its `soft_str`).
+/// `str(value)`, as Jinja2 converts the operand of a string filter (its `soft_str`).
 pub(super) fn soft_str(value: &Value) -> Result<Cow<'_, str>, Error> {
     if let Some(text) = value.as_str() {
         return Ok(Cow::Borrowed(text));
@@ -73,7 +73,7 @@ fn repr(value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
             }
             out.push('}');
         }
-        // A String takes any text.
+        // Writing to a String cannot fail.
         _ => drop(write!(out, "{value}")),
     }
     Ok(())
@@ -90,11 +90,11 @@ fn string(text: &str, out: &mut String) {
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
             c if c == quote => out.extend(['\\', c]),
-            // A marker stays what it is, to be taken out in the end.
+            // Markers are kept, and removed after rendering.
             c if is_printable(c) || is_marker(c) => out.push(c),
             c => {
                 let code = c as u32;
-                // A String takes any text.
+                // Writing to a String cannot fail.
                 let _ = match code {
                     0..=0xFF => write!(out, "\\x{code:02x}"),
                     0x100..=0xFFFF => write!(out, "\\u{code:04x}"),

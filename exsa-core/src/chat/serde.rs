@@ -95,7 +95,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
     }
 }
 
-/// A list that may be null, which is an empty one.
+/// A list; null means an empty list.
 pub(super) fn null_or_list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -142,7 +142,7 @@ pub(super) mod content {
     }
 }
 
-/// A part as the API has it.
+/// A content part in the API's format.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Part {
@@ -191,7 +191,7 @@ impl<'de> Deserialize<'de> for ContentPart {
             Part::AudioUrl { audio_url } => Self::Audio(audio_url.media().map_err(D::Error::custom)?),
             Part::InputAudio { input_audio: InputAudio { data, format } } => {
                 let bytes = base64::decode(&data)
-                    .ok_or_else(|| D::Error::custom("input_audio.data is not in base 64"))?;
+                    .ok_or_else(|| D::Error::custom("input_audio.data is not valid base64"))?;
                 let media = Media::bytes(bytes);
                 Self::Audio(match format {
                     Some(format) => media.mime_type(format!("audio/{format}")),
@@ -202,7 +202,7 @@ impl<'de> Deserialize<'de> for ContentPart {
     }
 }
 
-/// The API's name for an audio type; an error for a media type of another kind.
+/// The API's name of an audio format; an error for a media type other than audio.
 fn audio_format(mime_type: Option<&str>) -> Result<Option<&str>, ()> {
     mime_type.map(|mime_type| mime_type.strip_prefix("audio/").ok_or(())).transpose()
 }
@@ -222,19 +222,19 @@ impl From<&Media> for Url {
 }
 
 impl Url {
-    /// The media at the URI; its bytes where the URI holds them in base 64.
+    /// The media at the URI; the bytes of a base64 `data:` URI are decoded.
     fn media(self) -> Result<Media, &'static str> {
         let Some((mime_type, data)) =
             self.url.strip_prefix("data:").and_then(|rest| rest.split_once(";base64,"))
         else {
             return Ok(Media::uri(self.url));
         };
-        let media = Media::bytes(base64::decode(data).ok_or("the data: URI is not in base 64")?);
+        let media = Media::bytes(base64::decode(data).ok_or("the data: URI is not valid base64")?);
         Ok(if mime_type.is_empty() { media } else { media.mime_type(mime_type) })
     }
 }
 
-/// A tool call as the API has it.
+/// A tool call in the API's format.
 #[derive(Serialize, Deserialize)]
 struct Call {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -254,7 +254,7 @@ enum CallKind {
 #[derive(Serialize, Deserialize)]
 struct Function {
     name: String,
-    /// Text of a JSON object; the object itself is read too.
+    /// Text of a JSON object; when reading, the object itself is accepted too.
     #[serde(default)]
     arguments: Json,
 }

@@ -1,42 +1,41 @@
 //! Checks and changes of a template's source before minijinja compiles it.
 //!
-//! A template comes with a model file, which may be hostile, and minijinja walks expressions and values by
-//! recursion: a thousand-fold `not not not`, or a list that a loop puts into itself, would exhaust the stack,
-//! which no program survives. So expressions have limits, far above what templates need, and every assignment
-//! passes [`depth`](super::depth), which keeps values shallow.
+//! A template comes with a model file, which may be malicious, and minijinja processes expressions and values
+//! by recursion: a thousand-fold `not not not`, or a list that a loop nests into itself, would overflow the
+//! stack and abort the program. Therefore expressions have limits, far above what templates need, and every
+//! assignment passes [`depth`](super::depth), which limits the nesting of values.
 //!
-//! Tags are found exactly as minijinja finds them. Where a tag is no valid one the text stays as it is, for
-//! minijinja to refuse.
+//! Tags are found exactly as minijinja finds them. An invalid tag is left unchanged, for minijinja to refuse.
 
 use std::ops::Range;
 
-/// Names, numbers, strings and operators in one tag.
+/// Maximum names, numbers, strings and operators in one tag.
 const TAG_TOKENS_MAX: usize = 512;
 
-/// Brackets within each other in one tag.
+/// Maximum nesting of brackets in one tag.
 const BRACKETS_MAX: usize = 12;
 
-/// `elif` tags in a template.
+/// Maximum `elif` tags in a template.
 const ELIFS_MAX: usize = 256;
 
-/// `macro` and `call` blocks in a template.
+/// Maximum `macro` and `call` blocks in a template.
 const MACROS_MAX: usize = 64;
 
-/// Lines of a template, and characters in a line as it is compiled. minijinja counts both in 16 bits.
+/// Maximum lines of a template, and maximum characters in a compiled line. minijinja counts both in 16 bits.
 const LINES_MAX: usize = 65_000;
 const LINE_CHARS_MAX: usize = 65_000;
 
-/// The filters that assignments pass.
+/// Names of the filters for assigned values.
 pub(super) const CHECK_VARIABLE: &str = "exsa_variable";
 pub(super) const CHECK_ATTRIBUTE: &str = "exsa_attribute";
 
-/// The filter that subscripts and operands of `==`, `!=` and `in` pass, which takes the markers of user text
-/// out.
+/// Name of the filter for subscripts and operands of `==`, `!=` and `in`, which removes the markers of user
+/// text.
 pub(super) const PLAIN: &str = "exsa_plain";
 
-/// The source to compile: line ends made one, `generation` tags (which mark what the model said, for
-/// training) made blocks that always hold, assignments checked, and comparisons and lookups made with text
-/// without markers. An error says what is over a limit, and where.
+/// The source to compile: line ends are unified, `generation` tags (which mark the model's text for training)
+/// become blocks that are always rendered, assignments are checked, and comparisons and lookups use text
+/// without markers. An error says which limit is exceeded, and where.
 pub(super) fn prepare(source: &str) -> Result<String, String> {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(source.len() + source.len() / 8);
@@ -80,7 +79,7 @@ pub(super) fn prepare(source: &str) -> Result<String, String> {
             insert(value.start, "(");
         }
         let mut operands = comparisons(&source, &tokens, name);
-        // Operands lie within each other or apart, so that ends and beginnings are never at one place.
+        // Operands are nested or disjoint, so that an end and a beginning never coincide.
         let plain = format!(")|{PLAIN}");
         operands.sort_unstable();
         for (at, opens) in operands {
@@ -108,14 +107,14 @@ pub(super) fn prepare(source: &str) -> Result<String, String> {
     Ok(out)
 }
 
-/// Place of the value of a `set` tag, and the filter that checks it.
+/// Range of the value of a `set` tag, and the filter that checks it.
 fn assignment(source: &str, tokens: &[Token]) -> Option<(Range<usize>, &'static str)> {
     let outside = tokens.first()?.depth;
     let text = |token: &Token| &source[token.range.clone()];
     let equals = tokens.iter().position(|token| token.depth == outside && text(token) == "=")?;
     let (target, value) = (&tokens[..equals], &tokens[equals + 1..]);
-    // A bracket too many at the end would let a part of the value escape the check. It is no valid expression
-    // without the check's own brackets, and so has to do without.
+    // A superfluous closing bracket would let a part of the value escape the check. Such an expression is
+    // invalid, so it is left unchanged for minijinja to refuse.
     if value.iter().any(|token| token.depth < outside) {
         return None;
     }
@@ -124,16 +123,16 @@ fn assignment(source: &str, tokens: &[Token]) -> Option<(Range<usize>, &'static 
 }
 
 /// The ends of subscripts and of the operands of `==`, `!=` and `in`: each offset, and whether an operand
-/// begins there. None where the tag's brackets do not match, which minijinja will refuse.
+/// begins there. Empty if the tag's brackets do not match, which minijinja will refuse.
 fn comparisons(source: &str, tokens: &[Token], name: &str) -> Vec<(usize, bool)> {
     /// State of the expression within one pair of brackets.
     #[derive(Clone, Copy, Default)]
     struct Level {
-        /// First and last token of the operand that is going on.
+        /// First and last token of the current operand.
         operand: Option<(usize, usize)>,
         /// Whether it is the right side of a comparison.
         compared: bool,
-        /// The first token, if the brackets hold a subscript that is no slice.
+        /// The first token, if the brackets hold a subscript other than a slice.
         subscript: Option<usize>,
     }
     let text = |i: usize| tokens.get(i).map_or("", |token| &source[token.range.clone()]);
@@ -154,7 +153,7 @@ fn comparisons(source: &str, tokens: &[Token], name: &str) -> Vec<(usize, bool)>
     };
     let mut outer: Vec<Level> = Vec::new();
     let mut level = Level::default();
-    // The `in` of a loop is none that compares.
+    // The `in` of a loop is not a comparison.
     let mut loop_in = name == "for";
     for i in usize::from(!name.is_empty())..tokens.len() {
         let is_attribute = i > 0 && text(i - 1) == ".";
@@ -240,7 +239,7 @@ impl<'a> Lexer<'a> {
         self.source.get(self.at..).unwrap_or_default()
     }
 
-    /// Goes past the beginning of the next tag, over comments and raw blocks.
+    /// Advances past the beginning of the next tag, skipping comments and raw blocks.
     fn next_tag(&mut self) -> Option<Tag> {
         loop {
             self.at += self.rest().find('{')?;
@@ -267,14 +266,14 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// The parts of the tag that was begun, up to its end or that of the source.
+    /// The tokens of the current tag, up to its end or the end of the source.
     fn tokens(&mut self) -> Vec<Token> {
         let mut tokens = Vec::new();
         loop {
             let rest = self.rest().trim_start_matches(|c: char| c.is_ascii_whitespace());
             self.at = self.source.len() - rest.len();
-            // Expressions end by other signs than blocks, but neither sign can be within a valid one of the
-            // other kind.
+            // Expressions and blocks have different end signs, but neither sign can occur in a valid tag of
+            // the other kind.
             let end = rest.strip_prefix(['-', '+']).unwrap_or(rest);
             if self.brackets == 0 && (end.starts_with("%}") || end.starts_with("}}")) {
                 self.at = self.source.len() - end.len() + 2;
@@ -320,7 +319,7 @@ fn string_len(text: &str) -> usize {
     text.len()
 }
 
-/// Length of the rest of a tag that has only a name, from behind its beginning.
+/// Length of the rest of a tag that consists only of a name, after its beginning.
 fn bare_tag(text: &str, name: &str) -> Option<usize> {
     let space = |text: &'_ str| text.len() - text.trim_start_matches(|c: char| c.is_ascii_whitespace()).len();
     let mut at = space(text);

@@ -19,7 +19,7 @@ const MONTHS: [&str; 12] = [
 ];
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
-/// A moment in UTC, in parts.
+/// A time in UTC, split into fields.
 struct Moment {
     year: i64,
     /// `1..=12`
@@ -28,7 +28,7 @@ struct Moment {
     day: i64,
     /// Days since 1 January, from 0.
     day_of_year: i64,
-    /// From Sunday, 0.
+    /// Days since Sunday, from 0.
     weekday: usize,
     /// Seconds since midnight.
     second: i64,
@@ -41,9 +41,9 @@ impl Moment {
             Err(before) => -i64::try_from(before.duration().as_secs()).unwrap_or(i64::MAX),
         };
         let days = seconds.div_euclid(86_400);
-        // The Gregorian calendar repeats after 400 years of 146,097 days. Years that begin in March have the
-        // leap day at their end, so that a day's place in the year gives its month by a straight line: 153
-        // days in each 5 months.
+        // The Gregorian calendar repeats after 400 years of 146,097 days. In years that begin in March, the
+        // leap day is at the end, so that the month is a linear function of the day of the year: 153 days in
+        // 5 months.
         let since_march_0000 = days + 719_468;
         let cycle = since_march_0000.div_euclid(146_097);
         let day_of_cycle = since_march_0000.rem_euclid(146_097);
@@ -67,7 +67,7 @@ impl Moment {
     }
 }
 
-/// Formats `time`, in UTC, as C's `strftime` does in the C locale. An unknown conversion is the error.
+/// Formats `time`, in UTC, like C's `strftime` in the C locale. The error is an unsupported conversion.
 pub(super) fn strftime(format: &str, time: SystemTime) -> Result<String, char> {
     let moment = Moment::new(time);
     let mut out = String::new();
@@ -94,7 +94,7 @@ fn format_into(format: &str, moment: &Moment, out: &mut String) -> Result<(), ch
         }
         let mut number = |value: i64, width: usize| {
             let width = if padded { width } else { 0 };
-            // A String takes any text.
+            // Writing to a String cannot fail.
             let _ = write!(out, "{value:0width$}");
         };
         match conversion {

@@ -1,13 +1,13 @@
-//! Features of a template, found by rendering small conversations.
+//! Features of a template, detected by rendering small conversations.
 //!
-//! Templates do not declare what they can do. As in llama.cpp, probes with distinctive words show it: a word
-//! that is in the output was rendered.
+//! Templates do not declare their features. As in llama.cpp, they are detected by probes with distinctive
+//! words: a word that appears in the output was rendered.
 
 use super::fields::{ArgumentsForm, Form};
 use super::{ChatOptions, ChatTemplate, ChatTemplateError, Json, Message, ToolCall};
 use std::time::SystemTime;
 
-/// Steps of one probe. A conversation of a few words takes a small part of it.
+/// Maximum steps of one probe. A conversation of a few words takes a small fraction of them.
 const PROBE_STEPS_MAX: u64 = 200_000;
 
 /// Features of a chat template ([`ChatTemplate::supports`]).
@@ -31,8 +31,8 @@ pub struct TemplateSupport {
     pub content_parts: bool,
     /// Messages of the role `system` are rendered.
     pub system: bool,
-    /// Definitions of tools are rendered. Without it, [`ToolFallback`](super::ToolFallback) applies, as it
-    /// does for calls and results.
+    /// Tool definitions are rendered. If not, [`ToolFallback`](super::ToolFallback) applies, as for calls and
+    /// results that are not rendered.
     pub tools: bool,
     /// Tool calls of the assistant are rendered.
     pub tool_calls: bool,
@@ -40,11 +40,11 @@ pub struct TemplateSupport {
     pub parallel_tool_calls: bool,
     /// Messages of the role `tool` are rendered.
     pub tool_results: bool,
-    /// The form in which the template takes the arguments of tool calls.
+    /// The form in which the template expects the arguments of tool calls.
     pub arguments: ArgumentsForm,
     /// The reasoning of an assistant's last message is rendered.
     pub reasoning: bool,
-    /// The variable that switches reasoning on and off.
+    /// The variable that switches reasoning on and off, if there is one.
     pub thinking: Option<ThinkingSwitch>,
     /// The variable that sets how much the model reasons, such as `reasoning_effort`.
     pub reasoning_effort: Option<&'static str>,
@@ -122,12 +122,12 @@ impl Default for TemplateSupport {
 }
 
 impl TemplateSupport {
-    /// Renders the probes. A template that does not end on one is taken for text only.
+    /// Renders the probes. A template that exceeds the steps on a probe is treated as text-only.
     pub(super) fn of(template: &ChatTemplate) -> Self {
         Prober { template }.support().unwrap_or_default()
     }
 
-    /// The form in which messages are given to the template.
+    /// The form in which messages are passed to the template.
     pub(super) fn form(&self) -> Form {
         Form {
             arguments: self.arguments,
@@ -150,7 +150,7 @@ impl Prober<'_> {
         let options = ChatOptions::default();
         let user = || Message::user(USER);
         let text_content = self.shows(&[user()], &options, TEXT, &[USER])?;
-        // A list that the template takes for text is written as Python writes it, with its keys.
+        // A list that the template treats as text is written in Python's notation, including its keys.
         let parts = self.render(&[user()], &options, PARTS)?;
         let content_parts = parts.is_some_and(|text| text.contains(USER) && !has_type_key(&text));
         let form = if text_content || !content_parts { TEXT } else { PARTS };
@@ -189,7 +189,7 @@ impl Prober<'_> {
         options: &ChatOptions,
         form: Form,
     ) -> Result<(), ChatTemplateError> {
-        // Nine letters and digits, as Mistral's templates want ids.
+        // Nine letters and digits, since Mistral's templates require such ids.
         let call = |name: &str, id: &str| ToolCall::new(name, r#"{"probe_key": "probe-value"}"#).id(id);
         let conversation = |null: bool, calls: &[ToolCall]| {
             let mut answer = Message::assistant("");
@@ -213,8 +213,8 @@ impl Prober<'_> {
             {
                 let form = Form { arguments, ..form };
                 let Some(text) = self.render(&conversation(null, one), options, form)? else { continue };
-                // A mapping that is written as Python writes it, or a text that is written as a JSON string,
-                // is in the wrong form.
+                // A mapping written in Python's notation, or text written as a JSON string, indicates the
+                // wrong form.
                 let wrong = match arguments {
                     ArgumentsForm::Mapping => text.contains("{'probe_key'"),
                     ArgumentsForm::Text => text.contains(r#"\"probe_key\""#),
@@ -249,8 +249,8 @@ impl Prober<'_> {
         Ok(None)
     }
 
-    /// The variable for the amount of reasoning. Some templates tell only one amount from the others, and
-    /// only where reasoning is on.
+    /// The variable for the amount of reasoning. Some templates distinguish only one value from the others,
+    /// and only with reasoning on.
     fn effort(
         &self,
         form: Form,
@@ -267,12 +267,12 @@ impl Prober<'_> {
         Ok(None)
     }
 
-    /// Whether the source has a name at all.
+    /// Whether the source contains the name.
     fn reads(&self, variable: &str) -> bool {
         self.template.source().contains(variable)
     }
 
-    /// Whether two values of a variable give two prompts.
+    /// Whether two values of a variable yield different prompts.
     fn differ(
         &self,
         form: Form,
@@ -289,7 +289,7 @@ impl Prober<'_> {
         Ok(one.is_some() && other.is_some() && one != other)
     }
 
-    /// Whether a conversation is rendered with all of `words`.
+    /// Whether the rendered conversation contains all of `words`.
     fn shows(
         &self,
         messages: &[Message],
@@ -305,7 +305,7 @@ impl Prober<'_> {
     ///
     /// # Errors
     ///
-    /// [`ChatTemplateError::Endless`], after which more probes would only cost time.
+    /// [`ChatTemplateError::Endless`]; further probes would then only cost time.
     fn render(
         &self,
         messages: &[Message],
@@ -330,7 +330,7 @@ fn switched_on(options: ChatOptions, thinking: Option<ThinkingSwitch>) -> ChatOp
     }
 }
 
-/// Whether a text has the key `type` of a part, as Python or JSON writes it.
+/// Whether a text contains the key `type` of a part, in Python or JSON notation.
 fn has_type_key(text: &str) -> bool {
     text.contains("'type'") || text.contains("\"type\"")
 }

@@ -1,4 +1,4 @@
-//! A model's chat template, and how it is applied.
+//! Parsing and rendering of a chat template.
 
 use super::fields::{ArgumentsForm, Form, MESSAGE_FIELDS, own_fields};
 use super::jinja::{Program, STEPS_MAX};
@@ -10,13 +10,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-/// Bytes that the source of a template may have.
+/// Maximum bytes of the source of a template.
 pub const TEMPLATE_BYTES_MAX: usize = 256 << 10;
 
-/// Bytes that the role of a message may have.
+/// Maximum bytes of the role of a message.
 pub const ROLE_BYTES_MAX: usize = 64;
 
-/// Texts of the special tokens of a vocabulary, as far as a template depends on them.
+/// Texts of the special tokens of a vocabulary that a template depends on.
 ///
 /// ```
 /// use exsa_core::chat::ControlTexts;
@@ -27,14 +27,14 @@ pub const ROLE_BYTES_MAX: usize = 64;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ControlTexts {
-    /// Texts that the template reads as variables: `bos_token`, `eos_token`, `pad_token` and so on.
+    /// Template variables for special tokens: `bos_token`, `eos_token`, `pad_token` and so on.
     pub variables: BTreeMap<String, String>,
-    /// The texts that encoding with
-    /// [`EncodeOptions::parse_special`](crate::tokenizer::EncodeOptions::parse_special) makes control tokens
-    /// of, each of at least two characters. Where they occur in a message they stay plain text.
+    /// Texts that are encoded as control tokens with
+    /// [`EncodeOptions::parse_special`](crate::tokenizer::EncodeOptions::parse_special), each of at least two
+    /// characters. In a message they remain plain text.
     pub control: Vec<String>,
-    /// The texts of user-defined tokens, which are recognised in any text. Those that mark reasoning or tool
-    /// calls for a template stay plain text in what a user or a tool wrote.
+    /// Texts of user-defined tokens, which are recognized in any text. Those that mark reasoning or tool
+    /// calls for a template remain plain text in messages of users and tools.
     pub user_defined: Vec<String>,
 }
 
@@ -59,8 +59,8 @@ impl ControlTexts {
     }
 
     /// The texts of a tokenizer's vocabulary. There is a variable for each token with a role, as in Hugging
-    /// Face transformers; `bos_token` and `eos_token` are empty where there is no such token, the others
-    /// undefined.
+    /// Face transformers. If the token does not exist, `bos_token` and `eos_token` are empty, and other
+    /// variables are undefined.
     pub fn of(tokenizer: &dyn Tokenizer) -> Self {
         let special = tokenizer.special();
         let named = special.roles.named().map(|(name, id)| (name, Some(id)));
@@ -80,18 +80,18 @@ impl ControlTexts {
 
 /// A parsed chat template.
 ///
-/// # Safety from injection
+/// # Protection against injected control tokens
 ///
-/// The template and the options' variables are trusted, as they come with the model and from the host;
-/// messages and tools are not. Places in what they hold of the text of control tokens are listed in
-/// [`Rendered::protected_offsets`], also where a part of it stands at the edge of a string and the text
-/// beside it completes it. A template that changes strings (takes characters out, changes their case) so that
-/// a control text first comes to be is beyond this.
+/// The template and the options' variables are trusted, since they come with the model and from the host;
+/// messages and tools are not. Text of control tokens in messages and tools is listed in
+/// [`Rendered::protected_offsets`], even if only a part of it is at the edge of a string and adjacent text
+/// completes it. This does not cover templates that modify strings (remove characters, change their case)
+/// such that a control text is created by the modification.
 ///
-/// A template that looks for the text of a control token within a message finds it, as in Hugging Face
+/// A template that looks for the text of a control token in a message finds it, as in Hugging Face
 /// transformers: with `in` and `==`, in lookups by key, and with the methods and filters of strings. The
-/// rendered text is exactly theirs, but for templates that count the characters of a message that holds the
-/// text of a control token, cut it at fixed places, or make it the key of a dict of their own.
+/// rendered text is identical to theirs, except for templates that count the characters of a message that
+/// contains the text of a control token, cut it at fixed positions, or use it as a key of their own dict.
 ///
 /// ```
 /// # #[cfg(feature = "chat-template")] {
@@ -117,18 +117,18 @@ pub struct ChatTemplate {
     used: UsedMarkers,
 }
 
-/// Why a chat template could not be parsed or rendered.
+/// Error of selecting, parsing or rendering a chat template.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChatTemplateError {
     /// The crate was built without the feature `chat-template`.
     #[error(
-        "chat templates need the feature 'chat-template' of exsa-core, which this program was built without"
+        "chat templates need the feature 'chat-template' of exsa-core, which is not enabled in this program"
     )]
     Disabled,
-    /// The model has no chat template and its vocabulary tells of none.
+    /// The model has no chat template, and its vocabulary does not indicate ChatML.
     #[error(
-        "the model has no chat template, and no <|im_start|> in its vocabulary that would tell of ChatML"
+        "the model has no chat template, and no <|im_start|> in its vocabulary that would indicate ChatML"
     )]
     Missing,
     /// The source is longer than [`TEMPLATE_BYTES_MAX`].
@@ -137,50 +137,50 @@ pub enum ChatTemplateError {
         /// Its length in bytes.
         bytes: usize,
     },
-    /// The source is no valid template.
+    /// The source is not a valid template.
     #[error("the chat template cannot be parsed: {problem}")]
     Parse {
         /// The problem and its line.
         problem: String,
     },
-    /// The role of a message is not one that could be meant.
+    /// The role of a message is invalid.
     #[error(
         "message {index} has the role '{role}', but a role is 1 to {ROLE_BYTES_MAX} ASCII letters, digits, '_', \
          '-' or '.'"
     )]
     Role {
-        /// Which message, from 0.
+        /// Index of the message, from 0.
         index: usize,
-        /// Its role, cut to what is allowed.
+        /// The role, truncated to the allowed length.
         role: String,
     },
-    /// A message or an option has a field that is given otherwise.
-    #[error("'{field}' cannot be given as a further field or variable")]
+    /// An additional field or variable has the name of a built-in one.
+    #[error("'{field}' is a built-in name and cannot be used for an additional field or variable")]
     Field {
-        /// Its name.
+        /// The name.
         field: String,
     },
-    /// A field, a tool or a variable has more than 64 arrays and objects within each other.
-    #[error("'{name}' has more than 64 arrays and objects within each other")]
+    /// A field, a tool or a variable is nested more than 64 levels deep.
+    #[error("'{name}' has arrays and objects nested more than 64 levels deep")]
     Depth {
         /// The name of the field or variable, `tools` or `documents`.
         name: String,
     },
-    /// Messages hold nearly all of the characters U+FDD0 to U+FDEF, some of which mark what users wrote.
-    #[error("the messages hold more than 26 of the 32 noncharacters U+FDD0 to U+FDEF; six have to be free")]
+    /// Messages contain nearly all of the characters U+FDD0 to U+FDEF, some of which are needed as markers.
+    #[error("the messages contain more than 26 of the 32 noncharacters U+FDD0 to U+FDEF; six must be unused")]
     Noncharacters,
-    /// No template has the name that was asked for.
-    #[error("there is no chat template '{name}', but: {known}")]
+    /// There is no template with the requested name.
+    #[error("there is no chat template '{name}'; available: {known}")]
     UnknownName {
-        /// The name, cut to 64 characters.
+        /// The name, truncated to 64 characters.
         name: String,
         /// Names of the model's and the built-in templates.
         known: String,
     },
     /// The template does not render tools, and [`ToolFallback::Refuse`](super::ToolFallback::Refuse) is set.
-    #[error("the chat template has no place for {lacking}, and no fallback is allowed")]
+    #[error("the chat template does not support {lacking}, and no fallback is allowed")]
     Tools {
-        /// Kind of what is not rendered.
+        /// The kind of content that is not rendered.
         lacking: &'static str,
     },
     /// The last message cannot be continued ([`ChatOptions::continue_final_message`]).
@@ -189,9 +189,9 @@ pub enum ChatTemplateError {
         /// The problem.
         problem: &'static str,
     },
-    /// A part of a message is a picture or a sound, and the template writes text alone.
+    /// A part of a message is an image or audio clip, but the template only supports text.
     #[error(
-        "message {index}: part {part} of the content is of the kind {kind}, but this model takes text alone"
+        "message {index}: part {part} of the content is of the kind {kind}, but this model only supports text"
     )]
     Media {
         /// Index of the message.
@@ -210,25 +210,29 @@ pub enum ChatTemplateError {
         /// The problem and its line.
         problem: String,
     },
-    /// The template does more work than any conversation needs, as one does that never ends.
+    /// The template exceeds the limit of steps, for example because of an endless loop.
     #[error(
         "the chat template does not end within the limit of {steps_max} steps for this conversation, each an \
          instruction or 64 bytes of data"
     )]
     Endless {
-        /// Steps allowed: instructions, and units of 64 bytes of data.
+        /// Maximum steps: instructions, and units of 64 bytes of data.
         steps_max: u64,
     },
-    /// The text is longer than [`ChatOptions::output_bytes_max`].
-    #[error("the rendered conversation is over the limit of {limit} bytes")]
+    /// The rendered text is longer than [`ChatOptions::output_bytes_max`].
+    #[error("the rendered conversation exceeds the limit of {limit} bytes")]
     OutputTooLong {
-        /// Bytes allowed.
+        /// Maximum bytes.
         limit: usize,
     },
 }
 
 impl ChatTemplate {
     /// Parses the Jinja `source` of a template for a vocabulary with the control tokens `texts`.
+    ///
+    /// # Errors
+    ///
+    /// The source is too long or not a valid template, or the feature `chat-template` is off.
     pub fn parse(source: &str, texts: ControlTexts) -> Result<Self, ChatTemplateError> {
         if source.len() > TEMPLATE_BYTES_MAX {
             return Err(ChatTemplateError::TooLong { bytes: source.len() });
@@ -253,10 +257,13 @@ impl ChatTemplate {
         })
     }
 
-    /// The template of a model: `template`, as
-    /// [`ModelInfo::chat_template`](crate::model_info::ModelInfo::chat_template) has it. Without one, ChatML
-    /// serves if the vocabulary has `<|im_start|>`; else nothing tells how the model was trained to chat, and
-    /// the result is [`ChatTemplateError::Missing`].
+    /// The template of a model: `template`, usually
+    /// [`ModelInfo::chat_template`](crate::model_info::ModelInfo::chat_template), or else ChatML if the
+    /// vocabulary has `<|im_start|>`.
+    ///
+    /// # Errors
+    ///
+    /// [`ChatTemplateError::Missing`] if there is neither; otherwise those of [`parse`](Self::parse).
     pub fn for_model(template: Option<&str>, tokenizer: &dyn Tokenizer) -> Result<Self, ChatTemplateError> {
         let texts = ControlTexts::of(tokenizer);
         match template {
@@ -270,18 +277,18 @@ impl ChatTemplate {
 
     /// Renders a conversation.
     ///
-    /// The template sees `messages`, `tools` and `documents` (none where there are none),
-    /// `add_generation_prompt`, the texts of special tokens (`bos_token`) and the options' variables. Of a
-    /// message it sees `role`, `content` as one text (none for null content), and where they are given
-    /// `reasoning_content`, `tool_calls` in the shape of OpenAI's API, `tool_call_id`, `name` and further
-    /// fields. Content and the arguments of tool calls are in the form that the template takes
-    /// ([`supports`](Self::supports)): content of several parts is a list where lists are rendered, and
-    /// arguments whose text is a JSON object are a mapping unless the template wants the text.
+    /// The template receives `messages`, `tools` and `documents` (`none` if empty), `add_generation_prompt`,
+    /// the texts of special tokens (`bos_token`) and the options' variables. A message has `role`, `content`
+    /// as one text (`none` for null content) and, if present, `reasoning_content`, `tool_calls` in the format
+    /// of OpenAI's API, `tool_call_id`, `name` and additional fields. Content and the arguments of tool calls
+    /// have the form that the template supports ([`supports`](Self::supports)): content with several parts is
+    /// a list if lists are rendered, and arguments whose text is a JSON object are a mapping, unless the
+    /// template expects text.
     ///
     /// # Errors
     ///
-    /// [`ChatTemplateError`]; a picture or a sound is [`ChatTemplateError::Media`], since a template writes
-    /// text alone.
+    /// [`ChatTemplateError`]; [`ChatTemplateError::Media`] for an image or audio clip, since templates only
+    /// write text.
     pub fn render(&self, messages: &[Message], options: &ChatOptions) -> Result<Rendered, ChatTemplateError> {
         let support = self.supports();
         let form = support.form();
@@ -303,12 +310,12 @@ impl ChatTemplate {
         &self.source
     }
 
-    /// Features of the template, found on the first call by rendering some twenty small conversations.
+    /// Features of the template, detected on the first call by rendering about twenty small conversations.
     pub fn supports(&self) -> &TemplateSupport {
         self.support.get_or_init(|| TemplateSupport::of(self))
     }
 
-    /// Renders a conversation whose messages are given in `form`.
+    /// Renders a conversation whose messages are passed in `form`.
     pub(super) fn render_in(
         &self,
         messages: &[Message],
@@ -394,7 +401,7 @@ impl ChatTemplate {
         }
         let protected_offsets = marking.take(&mut text);
         if continued.is_some_and(|continued| !text.contains(&continued.text)) {
-            return Err(ChatTemplateError::Continue { problem: "the template changes its text" });
+            return Err(ChatTemplateError::Continue { problem: "the template modifies its text" });
         }
         Ok(Rendered { text, protected_offsets })
     }
@@ -420,20 +427,20 @@ fn reasoning_variables<'a>(options: &'a ChatOptions, support: &TemplateSupport) 
     options
 }
 
-/// The last message, with a mark at its end where the text is cut.
+/// The last message, with a mark at its end at which the rendered text is cut.
 struct Continued {
-    /// Its text without white space at the ends.
+    /// The text of the message without surrounding white space.
     text: String,
 }
 
 impl Continued {
-    /// Puts the mark at the end of the last message's content, or of its reasoning where there is no content.
+    /// Appends the mark to the last message's content, or to its reasoning if there is no content.
     ///
-    /// A space follows the mark, as in Hugging Face transformers: where the template has taken it away, it
-    /// trims the text.
+    /// A space follows the mark, as in Hugging Face transformers: if the template removes the space, it trims
+    /// the text.
     fn mark(messages: &mut [Vec<(String, Json)>], marking: &Marking) -> Result<Self, ChatTemplateError> {
         let problem = |problem| Err(ChatTemplateError::Continue { problem });
-        let Some(fields) = messages.last_mut() else { return problem("there is no message") };
+        let Some(fields) = messages.last_mut() else { return problem("there are no messages") };
         let mut content = None;
         for (name, value) in fields.iter_mut() {
             match (name.as_str(), value) {
@@ -468,7 +475,7 @@ impl Continued {
         Ok(Self { text: text.trim().to_owned() })
     }
 
-    /// Cuts the rendered text, which still has its markers, at the last mark and takes out those before.
+    /// Cuts the rendered text, which still has its markers, at the last mark, and removes earlier marks.
     fn cut(text: &mut String, marking: &Marking) -> Result<(), ChatTemplateError> {
         let Some((before, after)) = text.rsplit_once(marking.cut()) else {
             return Err(ChatTemplateError::Continue { problem: "the template leaves it out" });
@@ -480,13 +487,13 @@ impl Continued {
     }
 }
 
-/// Marks of reasoning and tool calls that templates need not have in their source.
+/// Marks of reasoning and tool calls that need not occur in a template's source.
 const MARKS: [&str; 6] =
     ["<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"];
 
-/// Whether a user-defined token marks something for a template: it is in the source, as Hugging Face
-/// transformers decides it, or well known. User-defined tokens without a sign, such as runs of spaces or
-/// words, are text.
+/// Whether a user-defined token is a mark for a template: it occurs in the source, the criterion of Hugging
+/// Face transformers, or is well known. User-defined tokens without a punctuation sign, such as runs of
+/// spaces or words, are text.
 fn is_mark(text: &str, source: &str) -> bool {
     MARKS.contains(&text)
         || text.contains(|c: char| c.is_ascii_punctuation() || c == '｜') && source.contains(text)
@@ -500,14 +507,14 @@ fn author(role: &str) -> Author {
     }
 }
 
-/// Variables that are made of the conversation and the options, beside those of special tokens.
+/// Variables built from the conversation and the options, besides those of special tokens.
 const RESERVED: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];
 
 fn check_depth(name: &str, value: &Json) -> Result<(), ChatTemplateError> {
     if value.is_shallow() { Ok(()) } else { Err(ChatTemplateError::Depth { name: name.to_owned() }) }
 }
 
-/// Templates build control tokens of roles (`'<|' + role + '|>'`), so that no marker can guard them.
+/// Templates build control tokens from roles (`'<|' + role + '|>'`), where markers cannot protect them.
 fn check_role(index: usize, role: &str) -> Result<(), ChatTemplateError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if (1..=ROLE_BYTES_MAX).contains(&role.len()) && role.chars().all(allowed) {

@@ -1,4 +1,4 @@
-//! The chat templates of a model, and the choice among them.
+//! The chat templates of a model, and the selection of one.
 
 use super::{ChatOptions, ChatTemplate, ChatTemplateError, ControlTexts, Message, Rendered, builtin};
 use crate::model_info::ModelInfo;
@@ -7,28 +7,28 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-/// Parsed templates that are kept.
+/// Maximum parsed templates that are kept.
 const PARSED_MAX: usize = 8;
 
-/// Name of the template for requests with tools, as files have it.
+/// Name of the template for requests with tools in model files.
 const TOOL_USE: &str = "tool_use";
 
-/// Name of the template for requests with documents, as files have it.
+/// Name of the template for requests with documents in model files.
 const RAG: &str = "rag";
 
-/// Name of the template that is used unless another is chosen.
+/// Name of the main template.
 const DEFAULT: &str = "default";
 
 /// A chat template, by name or as text.
 ///
-/// A template is a program of the host's trust: it decides which control tokens a prompt has. It must never
-/// come from a user.
+/// A template is trusted code: it decides which control tokens a prompt contains. It must never come from an
+/// untrusted user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ChatTemplateSource {
-    /// A named template of the model (`tool_use`, `rag`; `default` is the main one), or else a built-in one:
-    /// `chatml`, `gemma`, `llama2`, `llama3`, `mistral`, `phi3`, `zephyr`.
+    /// A named template of the model (`tool_use`, `rag`; `default` is the main template), or else a built-in
+    /// template: `chatml`, `gemma`, `llama2`, `llama3`, `mistral`, `phi3`, `zephyr`.
     Name(String),
     /// The Jinja source, of at most [`TEMPLATE_BYTES_MAX`](super::TEMPLATE_BYTES_MAX) bytes.
     Text(String),
@@ -69,9 +69,9 @@ pub struct ChatTemplates {
     main: Option<String>,
     /// Its other templates, by name.
     named: BTreeMap<String, String>,
-    /// The template in place of the main one, if the host sets one.
+    /// The host's replacement of the main template, if set.
     replaced: Option<ChatTemplateSource>,
-    /// Parsed templates, the one used last at the end.
+    /// Parsed templates, most recently used last.
     parsed: Mutex<Vec<Arc<ChatTemplate>>>,
 }
 
@@ -84,7 +84,7 @@ impl std::fmt::Debug for ChatTemplates {
 }
 
 impl ChatTemplates {
-    /// The templates of a model. They are parsed when they are first used.
+    /// The templates of a model. Each template is parsed on first use.
     pub fn new(info: &ModelInfo, tokenizer: Arc<dyn Tokenizer>) -> Self {
         Self {
             tokenizer,
@@ -96,7 +96,7 @@ impl ChatTemplates {
         }
     }
 
-    /// Sets the template for requests that choose none, in place of the model's.
+    /// Sets the template for requests that select none, in place of the model's.
     #[must_use]
     pub fn replace(mut self, source: Option<ChatTemplateSource>) -> Self {
         self.replaced = source;
@@ -109,13 +109,14 @@ impl ChatTemplates {
         main.chain(self.named.keys().map(String::as_str)).chain(builtin::names().map(|name| -> &str { name }))
     }
 
-    /// The template for a request: the one that its options or the engine's name, or else the model's
-    /// `tool_use` template if the request has tools, or else its `rag` template if it has documents, or else
-    /// its main one, or else ChatML if the vocabulary has `<|im_start|>`.
+    /// Selects the template for a request. In order of preference: the template of the request's options; the
+    /// engine's template; the model's `tool_use` template, if the request has tools; its `rag` template, if
+    /// the request has documents; its main template; ChatML, if the vocabulary has `<|im_start|>`.
     ///
     /// # Errors
     ///
-    /// [`ChatTemplateError::UnknownName`], [`ChatTemplateError::Missing`], or errors of parsing.
+    /// [`ChatTemplateError::UnknownName`], [`ChatTemplateError::Missing`], or an error of parsing the
+    /// template.
     pub fn select(&self, options: &ChatOptions) -> Result<Arc<ChatTemplate>, ChatTemplateError> {
         let texts = || self.texts.get_or_init(|| ControlTexts::of(&*self.tokenizer));
         let source = match options.template.as_ref().or(self.replaced.as_ref()) {
@@ -152,7 +153,7 @@ impl ChatTemplates {
         Ok(template)
     }
 
-    /// Renders a conversation with the template that [`select`](Self::select) chooses.
+    /// Renders a conversation with the template that [`select`](Self::select) returns.
     ///
     /// # Errors
     ///

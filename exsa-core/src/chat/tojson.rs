@@ -5,7 +5,7 @@ use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
 use std::fmt::Write;
 
-/// Values within each other that are written.
+/// Maximum nesting of values that are written.
 const DEPTH_MAX: usize = 100;
 
 /// How JSON is written.
@@ -34,7 +34,9 @@ pub(super) fn tojson(state: &State, value: &Value, args: Kwargs) -> Result<Strin
         Some(separators) => {
             let part = |i: usize| -> Result<String, Error> {
                 let part = separators.get_item(&Value::from(i))?;
-                part.as_str().map(str::to_owned).ok_or_else(|| invalid("tojson: separators are two strings"))
+                part.as_str()
+                    .map(str::to_owned)
+                    .ok_or_else(|| invalid("tojson: separators must be two strings"))
             };
             (part(0)?, part(1)?)
         }
@@ -70,7 +72,7 @@ impl Writer<'_, '_> {
         if depth > DEPTH_MAX {
             return Err(invalid("tojson: values are nested too deeply"));
         }
-        // The engine charges for the result; this charges while it grows.
+        // The engine counts the steps of the result; this counts them while it grows.
         if self.out.len() - self.charged >= 4096 {
             self.state.consume_fuel(((self.out.len() - self.charged) / 64) as u64)?;
             self.charged = self.out.len();
@@ -82,7 +84,7 @@ impl Writer<'_, '_> {
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => self.array(value, depth)?,
             ValueKind::Map => self.object(value, depth)?,
-            kind => return Err(invalid(format!("tojson: a value of type {kind} is no JSON"))),
+            kind => return Err(invalid(format!("tojson: a value of type {kind} cannot be written as JSON"))),
         }
         Ok(())
     }
@@ -108,12 +110,14 @@ impl Writer<'_, '_> {
                 ValueKind::Bool => if key.is_true() { "true" } else { "false" }.to_owned(),
                 ValueKind::None => "null".to_owned(),
                 ValueKind::Number => number(&key),
-                kind => return Err(invalid(format!("tojson: a key of type {kind} is no JSON"))),
+                kind => {
+                    return Err(invalid(format!("tojson: a key of type {kind} cannot be written as JSON")));
+                }
             };
             fields.push((name, field));
         }
         if self.style.sort_keys {
-            // Characters are in the order of their UTF-8 bytes.
+            // The order of characters equals that of their UTF-8 bytes.
             fields.sort_by(|a, b| {
                 let chars = |name: &'_ str| name.chars().filter(|c| !is_marker(*c)).collect::<Vec<char>>();
                 chars(&a.0).cmp(&chars(&b.0))
@@ -167,10 +171,10 @@ impl Writer<'_, '_> {
                 '\t' => self.out.push_str("\\t"),
                 '\u{8}' => self.out.push_str("\\b"),
                 '\u{C}' => self.out.push_str("\\f"),
-                // A marker stays what it is, to be taken out in the end.
+                // Markers are kept, and removed after rendering.
                 c if c < ' ' || self.style.ensure_ascii && c > '~' && !is_marker(c) => {
                     for unit in c.encode_utf16(&mut [0; 2]) {
-                        // A String takes any text.
+                        // Writing to a String cannot fail.
                         let _ = write!(self.out, "\\u{unit:04x}");
                     }
                 }

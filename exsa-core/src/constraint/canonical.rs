@@ -1,4 +1,4 @@
-//! Canonical tokens of forced text: those that the model's tokenizer makes of it.
+//! Canonical tokens of forced text, as produced by the model's tokenizer.
 
 use super::environment::Environment;
 use crate::token::TokenId;
@@ -6,17 +6,17 @@ use crate::tokenizer::{EncodeOptions, Tokenizer};
 use llguidance::earley::Parser;
 use toktrie::TokTrie;
 
-/// Bytes of forced text that are tokenized at once. Only the first token is used.
+/// Maximum bytes of forced text that are tokenized. Only the first token is used.
 const WINDOW: usize = 192;
 
-/// Tokens at the end of a cut text that may differ once it goes on.
+/// Number of tokens at the end of a truncated text that may change when the text continues.
 const UNCERTAIN: usize = 3;
 
-/// The first token of the text that the grammar forces, which `parser` has as pending bytes; `last` is the
-/// token before. `None` if the token depends on text that is not forced.
+/// The first token of the forced text, which is pending in `parser`; `last` is the token before. `None` if
+/// the token depends on text that is not forced.
 ///
-/// This is a function of the forced text and of `last` alone, so that it does not matter where an answer was
-/// cut, or which tokens were drafted.
+/// The result depends only on the forced text and on `last`, so that interruptions and drafts do not change
+/// it.
 pub(super) fn first_token(env: &Environment, parser: &mut Parser, last: Option<TokenId>) -> Option<TokenId> {
     let pending = parser.currently_forced_bytes();
     let control = pending.iter().position(|byte| *byte == TokTrie::SPECIAL_TOKEN_MARKER);
@@ -36,7 +36,7 @@ pub(super) fn first_token(env: &Environment, parser: &mut Parser, last: Option<T
     let kept = if uncut && followed_by_control {
         tokens.len()
     } else if uncut && all_forced {
-        // Without the tokens that the text behind the forced one could change.
+        // Excludes the tokens that could change with the text after the forced text.
         let trie = env.trie();
         tokens.len() - parser.with_recognizer(|recognizer| trie.chop_tokens(recognizer, &tokens)).0
     } else {
@@ -46,8 +46,8 @@ pub(super) fn first_token(env: &Environment, parser: &mut Parser, last: Option<T
     tokens.first().copied()
 }
 
-/// The tokens of `text` as the tokenizer makes them in the middle of a text, behind the token `last`; `None`
-/// if the tokens do not have the text's bytes.
+/// The tokens of `text` in the middle of a text, after the token `last`; `None` if the tokens do not
+/// reproduce the bytes of the text.
 pub(super) fn tokenize(tokenizer: &dyn Tokenizer, last: Option<TokenId>, text: &str) -> Option<Vec<TokenId>> {
     let mut piece = Vec::new();
     if let Some(last) = last {
@@ -64,9 +64,9 @@ pub(super) fn tokenize(tokenizer: &dyn Tokenizer, last: Option<TokenId>, text: &
     tokenize_inside(tokenizer, text)
 }
 
-/// The tokens of `text` without the space that some vocabularies put before a text.
+/// The tokens of `text`, without the space that some vocabularies prepend to a text.
 fn tokenize_inside(tokenizer: &dyn Tokenizer, text: &str) -> Option<Vec<TokenId>> {
-    // A line feed, which joins with nothing in these vocabularies, takes that space.
+    // A line feed, which does not merge with other text in these vocabularies, absorbs that space.
     let before = if tokenizer.leading_space() { "\n" } else { "" };
     let mut tokens = Vec::new();
     tokenizer.encode(&format!("{before}{text}"), &EncodeOptions::default(), &mut tokens);

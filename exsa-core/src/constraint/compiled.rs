@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
 
-/// A compiled constraint, shared by all answers that have it.
+/// A compiled constraint, shared by all answers that use it.
 pub struct Compiled {
     pub(super) env: Arc<Environment>,
     /// The grammar before any text. Copies share the lexer, so that its states are computed once.
@@ -28,7 +28,7 @@ pub struct Compiled {
     masks: Arc<Mutex<TextMasks>>,
     pub(super) reasoning_end: Option<Patterns>,
     pub(super) triggers: Option<Triggers>,
-    /// Whether text after the grammar's end is free again, up to the next trigger.
+    /// Whether text after the grammar's end is unconstrained again, up to the next trigger.
     pub(super) repeats: bool,
     /// Whether the grammar applies from the answer's start although there are triggers.
     pub(super) starts_active: bool,
@@ -42,23 +42,23 @@ type Forbidden = HashMap<Box<[Unit]>, Arc<[TokenId]>>;
 /// Start of the grammar within free text.
 pub(super) struct Triggers {
     pub(super) texts: Patterns,
-    /// Tokens without regard to their text, sorted.
+    /// Token triggers, sorted.
     pub(super) tokens: Vec<TokenId>,
     pub(super) start: GrammarStart,
 }
 
 impl Compiled {
-    /// The state before an answer that the vocabulary's end-of-generation tokens end.
+    /// The initial state of an answer that ends with one of the vocabulary's end-of-generation tokens.
     ///
     /// # Errors
     ///
-    /// The vocabulary has no such token.
+    /// The vocabulary has no end-of-generation token.
     pub fn state(self: &Arc<Self>) -> Result<ConstraintState, ConstraintError> {
         let special = self.env.tokenizer.special();
         self.state_with(&special.end_of_generation, &[])
     }
 
-    /// The state before an answer that these tokens end, both lists sorted.
+    /// The initial state of an answer that ends with one of these tokens; both lists are sorted.
     pub(crate) fn state_with(
         self: &Arc<Self>,
         end_of_generation: &[TokenId],
@@ -78,7 +78,7 @@ impl Compiled {
         ConstraintState::new(self.clone(), ends.into(), end)
     }
 
-    /// Compiles a constraint, on a thread of its own with a large stack.
+    /// Compiles a constraint on a separate thread with a large stack.
     pub(super) fn new(env: &Arc<Environment>, constraint: &Constraint) -> Result<Self, ConstraintError> {
         std::thread::scope(|scope| {
             let compile = || Self::compile(env, constraint);
@@ -106,7 +106,7 @@ impl Compiled {
         })?
         .map_err(|error| problem(grammar, &error.to_string()))?;
         if !parser.grammar().lexer_spec().can_rollback() {
-            let problem = "the attributes stop and max_tokens are not supported; suffix is".to_owned();
+            let problem = "the attributes stop and max_tokens are not supported; use suffix".to_owned();
             return Err(ConstraintError::Invalid { grammar, problem });
         }
         let (repeats, starts_active, triggers) = Self::triggers(env, constraint)?;
@@ -131,7 +131,7 @@ impl Compiled {
             |problem: &str| Err(ConstraintError::Invalid { grammar: "trigger", problem: problem.to_owned() });
         let start = constraint.grammar_start;
         match (&constraint.grammar, &constraint.trigger) {
-            (Grammar::StructuralTags(_), Some(_)) => invalid("structural tags have triggers of their own"),
+            (Grammar::StructuralTags(_), Some(_)) => invalid("structural tags have their own triggers"),
             (Grammar::StructuralTags(tags), None) => {
                 let texts = patterns(env, tags.triggers.iter().map(String::as_str), "trigger")?;
                 let start = GrammarStart::TriggerStart;
@@ -157,7 +157,8 @@ impl Compiled {
         }
     }
 
-    /// Refuses a grammar without a text. Computes the first mask by the way, the most expensive one.
+    /// Refuses a grammar that matches no text. This also computes the first mask, which is the most expensive
+    /// one.
     fn check_start(&self, grammar: &'static str) -> Result<(), ConstraintError> {
         let mut matcher = self.matcher(None);
         if matches!(matcher.next()?, Next::Open { complete: false }) && matcher.mask()?.is_zero() {
@@ -167,7 +168,7 @@ impl Compiled {
         Ok(())
     }
 
-    /// Refuses triggers that the grammar does not start with although it describes their text.
+    /// Refuses triggers with which the grammar does not start although it describes their text.
     fn check_triggers(&self, grammar: &'static str) -> Result<(), ConstraintError> {
         let Some(triggers) = self.triggers.as_ref().filter(|t| t.start == GrammarStart::TriggerStart) else {
             return Ok(());
@@ -186,13 +187,14 @@ impl Compiled {
         Err(ConstraintError::Invalid { grammar, problem })
     }
 
-    /// The grammar before any text, behind the token `before`.
+    /// The matcher of the grammar before any text, after the token `before`.
     pub(super) fn matcher(&self, before: Option<TokenId>) -> Matcher {
         Matcher::new(self.env.clone(), self.template.lock().clone(), self.masks.clone(), before)
     }
 
-    /// Tokens that may not follow free text, because they hold the last bytes of a text of `patterns` and go
-    /// on as the grammar does not. `tail` is the end of the text before, trimmed by `patterns`.
+    /// Tokens that may not follow free text, because they contain the last bytes of a text of `patterns` and
+    /// continue in a way that the grammar does not allow. `tail` is the end of the text before, trimmed by
+    /// `patterns`.
     pub(super) fn forbidden(
         &self,
         patterns: &Patterns,
@@ -223,7 +225,7 @@ impl Compiled {
         Ok(tokens)
     }
 
-    /// Adds the tokens that hold all of a text.
+    /// Adds the tokens that contain a whole text.
     fn forbidden_inside(
         &self,
         patterns: &Patterns,
@@ -246,7 +248,7 @@ impl Compiled {
         Ok(())
     }
 
-    /// Adds the tokens that hold `rest`, the end of `pattern`, and more.
+    /// Adds the tokens that contain `rest`, the end of `pattern`, and more.
     fn forbidden_at(
         &self,
         pattern: &[Unit],
@@ -275,7 +277,7 @@ impl Compiled {
         lexer.saturating_add(self.masks.lock().bytes())
     }
 
-    /// Whether the lexer is of no more use, because a limit was exceeded or llguidance panicked.
+    /// Whether the lexer is unusable, because a limit was exceeded or llguidance panicked.
     pub(super) fn is_broken(&self) -> bool {
         guard(|| self.template.lock().get_error().is_some()).unwrap_or(true)
     }
@@ -310,7 +312,7 @@ fn patterns<'a>(
     Ok(Patterns::new(texts))
 }
 
-/// Limits of llguidance by a part of its messages: name and value.
+/// Maps limits of llguidance, recognized by parts of its messages, to names and values.
 fn problem(grammar: &'static str, message: &str) -> ConstraintError {
     let limits = limits::parser_limits();
     let known = [

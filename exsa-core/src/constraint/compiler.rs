@@ -1,4 +1,4 @@
-//! Compiles constraints for a model, and keeps the last ones.
+//! Compiles constraints for a model, with a cache.
 
 use super::compiled::Compiled;
 use super::environment::Environment;
@@ -10,11 +10,11 @@ use parking_lot::Mutex;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-/// Compiles constraints for a vocabulary, and caches them by their source, least recently used first to go,
-/// in 64 MiB.
+/// Compiles constraints for a vocabulary, and caches them by source, in up to 64 MiB with least-recently-used
+/// eviction.
 ///
-/// An engine has one of its own. Another serves to check constraints before requests come, and texts without
-/// a model.
+/// Each engine has its own compiler. A separate one can check constraints before there are requests, and
+/// match texts without a model.
 ///
 /// ```
 /// use exsa_core::constraint::{Compiler, Constraint};
@@ -38,7 +38,7 @@ pub struct Compiler {
 #[derive(Debug, Default)]
 struct Cache {
     entries: HashMap<Arc<str>, Entry>,
-    /// Counts uses.
+    /// Counter of uses.
     clock: u64,
 }
 
@@ -87,7 +87,7 @@ impl Cache {
 
     fn insert(&mut self, key: Arc<str>, compiled: Arc<Compiled>) {
         self.entries.insert(key, Entry { compiled, used: self.clock });
-        // Lexers grow with use, so all are measured again.
+        // Lexers grow with use, so the sizes of all entries are recomputed.
         let bytes = |(key, entry): (&Arc<str>, &Entry)| {
             (entry.used, entry.compiled.bytes() + 32 * key.len(), key.clone())
         };

@@ -1,4 +1,4 @@
-//! Stand-ins for compiled constraints without the feature `constraints`; none can be made.
+//! Uninhabited stand-ins for compiled constraints without the feature `constraints`.
 
 use super::{Constraint, ConstraintError};
 use crate::token::TokenId;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct Compiler;
 
-/// There is no such constraint.
+/// Cannot be constructed.
 #[derive(Debug)]
 pub(crate) enum Compiled {}
 
@@ -34,7 +34,7 @@ impl Compiled {
     }
 }
 
-/// There is no such state.
+/// Cannot be constructed.
 #[derive(Debug)]
 pub(crate) struct ConstraintState(Infallible);
 

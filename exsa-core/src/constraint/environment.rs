@@ -12,13 +12,13 @@ use std::fmt;
 use std::sync::Arc;
 use toktrie::{TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
 
-/// First unit of control tokens; those below are bytes.
+/// First unit of control tokens; lower units are bytes.
 const CONTROL: u32 = 256;
 
-/// Bytes of a token that toktrie can take.
+/// Maximum bytes of a token that toktrie supports.
 const TOKEN_BYTES_MAX: usize = 1000;
 
-/// A byte of text, or a control token: what triggers are made of.
+/// A byte of text or a control token; triggers are sequences of units.
 pub(super) type Unit = u32;
 
 /// A model's vocabulary in the forms that grammars need.
@@ -79,7 +79,8 @@ impl Environment {
                 }
             } else {
                 tokenizer.piece(id, &mut word);
-                // The marker is no byte of UTF-8 text; a token that has it can be part of no valid text.
+                // The marker is not a byte of UTF-8 text, so a token that contains it cannot be part of valid
+                // text.
                 if word.contains(&TokTrie::SPECIAL_TOKEN_MARKER) {
                     word.clear();
                 }
@@ -118,7 +119,7 @@ impl Environment {
         self.token_env.tok_trie()
     }
 
-    /// Splits a literal at the control tokens that it spells, the longest first.
+    /// Splits a literal at the control tokens that it contains, longest match first.
     pub(super) fn parts<'a>(&self, literal: &'a str) -> Vec<Part<'a>> {
         let mut parts = Vec::new();
         let (mut start, mut at) = (0, 0);
@@ -147,7 +148,7 @@ impl Environment {
         parts
     }
 
-    /// The units of a literal that may spell control tokens.
+    /// The units of a literal that may contain control tokens.
     pub(super) fn units_of_text(&self, literal: &str) -> Vec<Unit> {
         let mut units = Vec::new();
         for part in self.parts(literal) {
@@ -169,16 +170,16 @@ impl Environment {
         }
     }
 
-    /// The canonical tokens of `text` behind the token `last`; `None` if the tokenizer does not keep its
+    /// The canonical tokens of `text` after the token `last`; `None` if the tokenizer does not preserve its
     /// bytes.
     pub(super) fn tokenize(&self, last: Option<TokenId>, text: &str) -> Option<Vec<TokenId>> {
         canonical::tokenize(&*self.tokenizer, last, text)
     }
 }
 
-/// Classes of plain text that a mask takes as a whole where the grammar allows all of them next: letters and
-/// digits (as in an email address), and text up to a number of characters. Each class costs time once, when
-/// the environment is made.
+/// Classes of plain text that a mask includes as a whole if the grammar allows all of it: letters and digits
+/// (as in an email address), and text up to a number of characters. The masks of the classes are computed
+/// once, when the environment is created.
 fn slices() -> Vec<String> {
     let text = |most: &str| format!(r#"[^"\\\x00-\x1F\x7F]{most}"#);
     vec!["[a-zA-Z0-9]{1,30}".to_owned(), text("{1,10}"), text("{1,30}"), text("+")]

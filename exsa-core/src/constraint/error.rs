@@ -1,30 +1,30 @@
-//! Reasons why a constraint is refused, or an answer cannot go on under it.
+//! Errors of constraints.
 
-/// Reason for refusing a constraint, or for the end of an answer that cannot go on under it.
+/// Reason why a constraint is refused, or why an answer cannot continue under it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConstraintError {
     /// The crate was built without the feature `constraints`.
     #[error("constraints need the feature `constraints` of exsa-core")]
     Disabled,
-    /// The grammar is not well formed, contradicts itself, or uses a construct that is not supported.
+    /// The grammar is malformed, contradictory, or uses an unsupported construct.
     #[error("{grammar}: {problem}")]
     Invalid {
         /// The kind of grammar: `JSON schema`, `regex`.
         grammar: &'static str,
-        /// The problem, its place, and the allowed range where there is one.
+        /// The problem, its position, and the allowed range if there is one.
         problem: String,
     },
-    /// A JSON schema has a keyword that is not supported.
+    /// A JSON schema has an unsupported keyword.
     #[error("JSON schema, {path}: the keyword '{keyword}' is not supported")]
     Keyword {
         /// The keyword.
         keyword: String,
-        /// JSON pointer to the schema that has it, from `#`.
+        /// JSON pointer to the schema with the keyword, starting with `#`.
         path: String,
     },
     /// The grammar exceeds a limit.
-    #[error("{grammar}: over the limit of {max} {limit}")]
+    #[error("{grammar}: it exceeds the limit of {max} {limit}")]
     Limit {
         /// The kind of grammar.
         grammar: &'static str,
@@ -33,7 +33,7 @@ pub enum ConstraintError {
         /// Its maximum.
         max: u64,
     },
-    /// Another setting of the request contradicts the constraint.
+    /// The constraint conflicts with another option of the request.
     #[error("a constraint cannot be combined with {0}")]
     Conflict(&'static str),
     /// A token of a resumed answer is not allowed by the grammar.
@@ -43,9 +43,9 @@ pub enum ConstraintError {
         index: usize,
     },
     /// The grammar allows no token of the vocabulary.
-    #[error("no token of the vocabulary continues the answer as the grammar demands")]
+    #[error("no token of the vocabulary can continue the answer according to the grammar")]
     NoToken,
-    /// The answer needs more work or memory of the grammar than allowed.
+    /// Matching the answer requires more work or memory than allowed.
     #[error("the grammar needs too much work for this answer: {0}")]
     Work(String),
     /// The grammar library failed.

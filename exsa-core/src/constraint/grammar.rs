@@ -10,21 +10,21 @@ use std::sync::Arc;
 pub enum Grammar {
     /// Any JSON object.
     JsonObject,
-    /// JSON that is valid for a schema, with properties in the schema's order.
+    /// JSON that is valid for a schema, with properties in the order of the schema.
     JsonSchema(JsonSchema),
     /// A regular expression that matches the whole text.
     Regex(String),
     /// One of several texts.
     Choice(Vec<String>),
-    /// A context-free grammar in llguidance's variant of Lark; the rule `start` is the text.
+    /// A context-free grammar in llguidance's variant of Lark, with the start rule `start`.
     Lark(String),
-    /// A context-free grammar in llama.cpp's GBNF; the rule `root` is the text.
+    /// A context-free grammar in llama.cpp's GBNF, with the start rule `root`.
     Gbnf(String),
     /// Free text with tags.
     StructuralTags(StructuralTags),
 }
 
-/// A JSON schema as JSON text. It is read when a request is submitted.
+/// A JSON schema as JSON text, which is parsed when a request is submitted.
 ///
 /// ```
 /// use exsa_core::chat::Json;
@@ -48,7 +48,7 @@ impl JsonSchema {
     ///
     /// # Errors
     ///
-    /// The place where the text is not JSON, or is nested too deeply.
+    /// The text is not valid JSON, or is nested too deeply; the error gives the position.
     pub fn json(&self) -> Result<Json, JsonError> {
         self.0.parse()
     }
@@ -67,9 +67,9 @@ impl From<String> for JsonSchema {
 }
 
 impl From<&Json> for JsonSchema {
-    /// A value nested deeper than JSON text may be gives a schema that is refused.
+    /// A value that is nested too deeply for JSON text results in a schema that is refused.
     fn from(value: &Json) -> Self {
-        // Writing such a value recurses as deeply as it is nested.
+        // Writing such a value would recurse to the depth of its nesting.
         if value.is_shallow() { Self(value.to_string().into()) } else { Self("[".repeat(100).into()) }
     }
 }
@@ -84,10 +84,10 @@ impl From<Json> for JsonSchema {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JsonWhitespace {
-    /// A space behind each comma and colon, and nothing else. Names of properties and punctuation then need
-    /// no forward pass of their own, and no model can go on with white space for ever.
+    /// One space after each comma and colon, and no other white space. Property names and punctuation then
+    /// need no forward passes of their own, and a model cannot generate white space endlessly.
     #[default]
     Fixed,
-    /// Any, as the model likes.
+    /// Any white space, chosen by the model.
     Any,
 }

@@ -1,4 +1,4 @@
-//! Panics of the grammar library as errors.
+//! Converts panics of the grammar library to errors.
 
 use super::error::ConstraintError;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,4 +1,4 @@
-//! Lark source: literals, and checks before llguidance's parser, which recurses, sees it.
+//! Lark source: literals, and checks before it is passed to llguidance's recursive parser.
 
 use super::error::ConstraintError;
 use super::limits;
@@ -18,8 +18,8 @@ pub(super) fn quoted(text: &str) -> String {
     out
 }
 
-/// A regular expression for use between slashes. Anchors around the whole expression are left out: all of a
-/// text must match anyway.
+/// A regular expression for use between slashes. Anchors around the whole expression are removed, since the
+/// whole text must match anyway.
 pub(super) fn regex(regex: &str) -> Result<String, ConstraintError> {
     let grammar = "regex";
     if regex.len() > limits::GRAMMAR_BYTES_MAX {
@@ -32,10 +32,10 @@ pub(super) fn regex(regex: &str) -> Result<String, ConstraintError> {
         Some(body) if body.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 0 => body,
         _ => inner,
     };
-    // Alternatives of which only some have an anchor would lose it.
+    // If only some alternatives have an anchor, it must not be removed.
     let inner = if inner.len() < regex.len() && inner.contains('|') { regex } else { inner };
     if inner.is_empty() {
-        let problem = "it matches the empty text only".to_owned();
+        let problem = "it only matches the empty text".to_owned();
         return Err(ConstraintError::Invalid { grammar, problem });
     }
     Ok(llguidance::regex_to_lark(inner, ""))
@@ -51,7 +51,7 @@ pub(super) fn check(source: &str, grammar: &'static str) -> Result<(), Constrain
     if source.lines().filter(|line| line.contains(':')).count() > limits::RULES_MAX {
         return Err(limit("rules", limits::RULES_MAX));
     }
-    // Its options would let a schema be ignored in part.
+    // Its options could disable parts of a schema.
     if source.contains("x-guidance") || unescaped(source).contains("x-guidance") {
         let problem = "x-guidance is not supported".to_owned();
         return Err(ConstraintError::Invalid { grammar, problem });
@@ -85,7 +85,7 @@ fn unescaped(source: &str) -> String {
     text
 }
 
-/// Brackets inside each other, at most: counted without regard to quotes, so it may be more.
+/// Upper bound on the nesting of brackets: quotes are ignored, so the result may be too large.
 fn depth(source: &str) -> usize {
     let (mut depth, mut max) = (0usize, 0);
     let mut escaped = false;

@@ -15,7 +15,7 @@ use toktrie::SimpleVob;
 pub(super) struct Matcher {
     env: Arc<Environment>,
     parser: Parser,
-    /// Those of the grammar.
+    /// The masks of the grammar, shared by all answers.
     masks: Arc<Mutex<TextMasks>>,
     /// Bytes of the grammar's text per token, for rollback.
     lens: Vec<usize>,
@@ -40,7 +40,7 @@ pub(super) enum Next {
 }
 
 impl Matcher {
-    /// Starts a text of the grammar, whose state `parser` is fresh, behind the token `before`.
+    /// Starts a text of the grammar after the token `before`; `parser` is in its initial state.
     pub(super) fn new(
         env: Arc<Environment>,
         parser: Parser,
@@ -50,7 +50,7 @@ impl Matcher {
         Self { env, parser, masks, lens: Vec::new(), tokens: Vec::new(), before, next: None }
     }
 
-    /// Puts text before all tokens. Returns whether the grammar allows it.
+    /// Reads text that precedes all tokens. Returns whether the grammar allows it.
     pub(super) fn feed(&mut self, units: &[Unit]) -> Result<bool, ConstraintError> {
         let (env, parser) = (&self.env, &mut self.parser);
         let fed = guard(|| {
@@ -74,7 +74,7 @@ impl Matcher {
         Ok(fed)
     }
 
-    /// Appends a token. Returns whether the grammar allows it; if not, the matcher is of no more use.
+    /// Appends a token. Returns whether the grammar allows it; if not, the matcher must not be used any more.
     pub(super) fn push(&mut self, id: TokenId) -> Result<bool, ConstraintError> {
         let bytes = self.env.trie().decode_raw(&[id]);
         let parser = &mut self.parser;
@@ -86,19 +86,19 @@ impl Matcher {
         Ok(pushed)
     }
 
-    /// Counts the text so far as text before all tokens, which ends with `token`.
+    /// Treats the text so far, which ends with `token`, as text before all tokens.
     pub(super) fn begin(&mut self, token: TokenId) {
         self.lens.clear();
         self.tokens.clear();
         self.before = Some(token);
     }
 
-    /// Tokens that can be taken back.
+    /// Number of tokens that can be rolled back.
     pub(super) fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    /// Takes back the last `n` tokens.
+    /// Rolls back the last `n` tokens.
     pub(super) fn rollback(&mut self, n: usize) -> Result<(), ConstraintError> {
         let kept = self.lens.len().saturating_sub(n);
         let bytes = self.lens.drain(kept..).sum();
@@ -106,7 +106,7 @@ impl Matcher {
         self.next = None;
         let parser = &mut self.parser;
         guard(|| {
-            // Its cache takes a row of the grammar's table for the same as long as its number is.
+            // The parser's cache identifies rows of the grammar's table by number only.
             parser.invalidate_bias_cache();
             parser.rollback(bytes)
         })?
@@ -147,13 +147,13 @@ impl Matcher {
         Ok(mask)
     }
 
-    /// The number of `tokens` that may follow in this order.
+    /// Number of `tokens`, from the first, that may follow in this order.
     pub(super) fn count_valid(&mut self, tokens: &[TokenId]) -> Result<usize, ConstraintError> {
         let parser = &mut self.parser;
         guard(|| parser.validate_tokens(tokens))
     }
 
-    /// The tokens among those that begin with `start` whose rest behind it may follow here.
+    /// The tokens that begin with `start` and whose remaining bytes may follow here.
     pub(super) fn extensions(&mut self, start: &[u8]) -> Result<SimpleVob, ConstraintError> {
         let (trie, parser) = (self.env.trie(), &mut self.parser);
         guard(|| {
@@ -173,12 +173,14 @@ impl Matcher {
             Some(ParserError::LexerError(error) | ParserError::ParserError(error)) => {
                 Err(ConstraintError::Work(error))
             }
-            Some(ParserError::Cancelled) => Err(ConstraintError::Internal("it was cancelled".to_owned())),
+            Some(ParserError::Cancelled) => {
+                Err(ConstraintError::Internal("parsing was cancelled".to_owned()))
+            }
         }
     }
 }
 
-/// Whether the grammar takes the bytes. An `id` outside the vocabulary stands for a part of a token.
+/// Whether the grammar accepts the bytes. An `id` outside the vocabulary denotes a part of a token.
 fn apply(parser: &mut Parser, bytes: &[u8], id: TokenId) -> bool {
     bytes.is_empty() || matches!(parser.apply_token(bytes, id), Ok(0))
 }

@@ -9,12 +9,12 @@ use crate::chat::Json;
 use llguidance::derivre::RegexBuilder;
 use std::cell::Cell;
 
-/// References and combined schemas inside each other.
+/// Maximum nesting of references and combined schemas.
 const DEPTH_MAX: usize = 32;
-/// Schemas that are read for a string, those that are referred to several times counted each time.
+/// Maximum schemas read for a string; a schema that is referenced several times is counted each time.
 const SCHEMAS_MAX: usize = 2000;
 
-/// Texts that a schema allows.
+/// The texts that a schema allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PlainString {
     /// An expression of Lark terminals.
@@ -29,7 +29,7 @@ impl PlainString {
         Self { source: "/(?s:.*)/".to_owned(), nullable: true }
     }
 
-    /// The strings that `schema` allows, a part of the schema `root` at the place `path`.
+    /// The strings allowed by `schema`, a part of the schema `root` at `path`.
     ///
     /// # Errors
     ///
@@ -95,7 +95,7 @@ impl Reader<'_> {
         let fields = match schema {
             Json::Bool(allowed) => return Ok(allowed.then(PlainString::any)),
             Json::Object(fields) => fields,
-            _ => return Err(invalid(path, "a schema is an object or a boolean")),
+            _ => return Err(invalid(path, "a schema must be an object or a boolean")),
         };
         let mut parts = Vec::new();
         for (keyword, value) in fields {
@@ -140,7 +140,7 @@ impl Reader<'_> {
         path: &str,
         depth: usize,
     ) -> Result<Vec<Option<PlainString>>, ConstraintError> {
-        let schemas = schemas.as_array().ok_or_else(|| invalid(path, "a list of schemas is expected"))?;
+        let schemas = schemas.as_array().ok_or_else(|| invalid(path, "a list of schemas is required"))?;
         schemas.iter().enumerate().map(|(i, one)| self.read(one, &format!("{path}/{i}"), depth + 1)).collect()
     }
 
@@ -157,8 +157,9 @@ impl Reader<'_> {
 
     fn target(&self, reference: &Json, path: &str) -> Result<&Json, ConstraintError> {
         let reference = reference.as_str().unwrap_or_default();
-        super::reference::target(self.root, reference)
-            .ok_or_else(|| invalid(path, &format!("the reference '{reference}' leads nowhere")))
+        super::reference::target(self.root, reference).ok_or_else(|| {
+            invalid(path, &format!("the target of the reference '{reference}' does not exist"))
+        })
     }
 
     fn pattern(&self, pattern: &Json, path: &str) -> Result<PlainString, ConstraintError> {
@@ -182,7 +183,7 @@ fn texts(values: &[Json]) -> Vec<&str> {
     values.iter().filter_map(Json::as_str).collect()
 }
 
-/// Whether alternatives list values, none of them twice.
+/// Whether the alternatives are lists of values, without duplicates.
 fn is_disjoint(schemas: &Json) -> bool {
     let mut all = Vec::new();
     for schema in schemas.as_array().unwrap_or_default() {
@@ -216,8 +217,8 @@ fn length(schema: &Json, path: &str) -> Result<PlainString, ConstraintError> {
     PlainString::regex(&format!("(?s:.{{{min},{max}}})"), path)
 }
 
-/// A pattern that is searched for, as an expression that matches the whole text. Anchors may be at both ends
-/// of each alternative; elsewhere, the compiler refuses them.
+/// Converts a pattern, which may match anywhere in a text, to an expression that matches the whole text.
+/// Anchors may be at both ends of each alternative; elsewhere, the compiler refuses them.
 fn whole(pattern: &str) -> String {
     let alternatives = alternatives(pattern).into_iter().map(|one| {
         let (before, one) = match one.strip_prefix('^') {
@@ -290,8 +291,8 @@ fn format(name: &Json, path: &str) -> Result<PlainString, ConstraintError> {
 const IPV4: &str =
     "(?:(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\\.){3}(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";
 
-/// Names of hosts with up to this many labels after the first, each of at most 63 bytes and none of digits
-/// alone at the end.
+/// Host names with up to this many labels after the first, each of at most 63 bytes; the last must not be all
+/// digits.
 fn domain(labels: usize) -> String {
     let label = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?";
     format!("(?:{label}\\.){{0,{labels}}}[A-Za-z](?:[A-Za-z0-9]{{0,30}})")

@@ -2,7 +2,7 @@
 
 use crate::chat::Json;
 
-/// The schema that a reference `#` or `#/...` without escapes leads to.
+/// The target of a reference `#` or `#/...` without escapes.
 pub(crate) fn target<'a>(root: &'a Json, reference: &str) -> Option<&'a Json> {
     if reference == "#" {
         return Some(root);

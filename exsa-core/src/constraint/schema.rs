@@ -1,8 +1,8 @@
 //! Checks of JSON schemas before they are compiled.
 //!
-//! llguidance ignores a keyword that its draft does not know, and resolves references without regard to
-//! nested `$id`s. What it would get wrong in silence is refused here, and so is what would take too much
-//! work: its own limits do not count combinations of alternatives.
+//! llguidance ignores keywords that its draft does not define, and resolves references without regard to
+//! nested `$id`s. Schemas that it would silently misinterpret are refused here, as are schemas that would
+//! take too much work: its own limits do not count combinations of alternatives.
 
 use super::error::ConstraintError;
 use super::grammar::JsonSchema;
@@ -10,7 +10,7 @@ use crate::chat::Json;
 use hashbrown::{HashMap, HashSet};
 use serde_json::{Map, Number, Value};
 
-/// Keywords that restrict instances and are not supported.
+/// Unsupported keywords that restrict instances.
 const UNSUPPORTED: [&str; 20] = [
     "not",
     "if",
@@ -35,15 +35,15 @@ const UNSUPPORTED: [&str; 20] = [
     "discriminator",
 ];
 
-/// Combinations of alternatives that `allOf` and its like make.
+/// Maximum combinations of alternatives, by `allOf` and similar keywords.
 const COMBINATIONS_MAX: u64 = 10_000;
-/// Pairs of alternatives of `oneOf`, and of patterns of `patternProperties`, that must be disjoint.
+/// Maximum pairs of alternatives of `oneOf`, and of patterns of `patternProperties`, that must be disjoint.
 const PAIRS_MAX: u64 = 250_000;
 const PATTERN_PAIRS_MAX: u64 = 1000;
-/// Schemas that are referred to.
+/// Maximum referenced schemas.
 const REFERENCES_MAX: usize = 4000;
 
-/// Drafts by the address of their meta-schema, and whether `$ref` hides the keywords beside it.
+/// Drafts by the URI of their meta-schema, and whether `$ref` hides its sibling keywords.
 const DRAFTS: [(&str, bool); 5] = [
     ("json-schema.org/draft-04/schema", true),
     ("json-schema.org/draft-06/schema", true),
@@ -52,7 +52,7 @@ const DRAFTS: [(&str, bool); 5] = [
     ("json-schema.org/draft/2020-12/schema", false),
 ];
 
-/// The schema as a value, if all of it is supported.
+/// The schema as a value, if it is fully supported.
 pub(super) fn check(text: &JsonSchema) -> Result<Value, ConstraintError> {
     let json = text.json().map_err(|error| invalid(error.to_string()))?;
     let mut root = value(&json);
@@ -64,7 +64,7 @@ pub(super) fn check(text: &JsonSchema) -> Result<Value, ConstraintError> {
             let bare = address.trim_end_matches('#');
             let bare = bare.trim_start_matches("https://").trim_start_matches("http://");
             let draft = DRAFTS.iter().find(|(known, _)| *known == bare);
-            draft.ok_or_else(|| invalid(format!("#: the meta-schema '{address}' is not known")))?.1
+            draft.ok_or_else(|| invalid(format!("#: the meta-schema '{address}' is not supported")))?.1
         }
     };
     if root.get("x-guidance").is_some() {
@@ -100,7 +100,7 @@ fn value(json: &Json) -> Value {
             let int = int.or_else(|_| u64::try_from(*value).map(Number::from)).ok();
             int.or_else(|| Number::from_f64(*value as f64)).map_or(Value::Null, Value::Number)
         }
-        // 1.0 is the integer 1, and is written as such.
+        // 1.0 equals the integer 1, and is written as such.
         Json::Float(value) if value.fract() == 0.0 && value.abs() <= 9_007_199_254_740_992.0 => {
             Value::from(*value as i64)
         }
@@ -114,8 +114,8 @@ fn value(json: &Json) -> Value {
     }
 }
 
-/// Removes keywords without effect: `uniqueItems: false`, and those beside a `$ref` that `hides` them. Gives
-/// dates and times a pattern.
+/// Removes keywords without effect: `uniqueItems: false`, and siblings of a `$ref` if it `hides` them. Adds
+/// patterns for dates and times.
 fn rewrite(schema: &mut Value, hides: bool) {
     let Value::Object(fields) = schema else { return };
     if hides && fields.get("$ref").is_some_and(Value::is_string) {
@@ -152,8 +152,8 @@ fn rewrite(schema: &mut Value, hides: bool) {
     }
 }
 
-/// The pattern of a format that llguidance takes too loosely: dates exist, and a leap second ends a day in
-/// UTC (RFC 3339).
+/// The pattern of a format that llguidance checks too loosely: dates must exist, and a leap second must end a
+/// day in UTC (RFC 3339).
 pub(super) fn strict_format(format: &str) -> Option<String> {
     let date = concat!(
         "(?:[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)",
@@ -197,21 +197,21 @@ fn children(keyword: &str) -> Option<Children> {
 
 struct Checker<'a> {
     root: &'a Value,
-    /// References that have been followed.
+    /// References followed so far.
     seen: HashSet<&'a str>,
-    /// Numbers of alternatives, by reference; 1 while one is computed.
+    /// Number of alternatives by reference; 1 while it is being computed.
     widths: HashMap<&'a str, u64>,
     pairs: u64,
     pattern_pairs: u64,
 }
 
 impl<'a> Checker<'a> {
-    /// Checks a schema, those in it, and those that it refers to.
+    /// Checks a schema, its subschemas, and the schemas that it references.
     fn schema(&mut self, schema: &'a Value, path: &str, is_root: bool) -> Result<(), ConstraintError> {
         let fields = match schema {
             Value::Bool(_) => return Ok(()),
             Value::Object(fields) => fields,
-            _ => return Err(invalid(format!("{path}: a schema is an object or a boolean"))),
+            _ => return Err(invalid(format!("{path}: a schema must be an object or a boolean"))),
         };
         for (name, field) in fields {
             if UNSUPPORTED.contains(&name.as_str()) {
@@ -222,7 +222,7 @@ impl<'a> Checker<'a> {
             }
             match name.as_str() {
                 "$ref" => self.reference(field, path)?,
-                // Checked where they are referred to.
+                // Checked when they are referenced.
                 "$defs" | "definitions" => {}
                 "oneOf" => self.pairs += field.as_array().map_or(0, |all| pairs(all.len())),
                 "patternProperties" => {
@@ -265,7 +265,7 @@ impl<'a> Checker<'a> {
             return Ok(());
         }
         if self.seen.len() > REFERENCES_MAX {
-            return Err(limit("schemas that are referred to", REFERENCES_MAX as u64));
+            return Err(limit("referenced schemas", REFERENCES_MAX as u64));
         }
         let target = self.target(reference).map_err(|problem| invalid(format!("{path}: {problem}")))?;
         self.schema(target, reference, reference == "#")
@@ -285,10 +285,10 @@ impl<'a> Checker<'a> {
             Value::Array(items) => items.get(key.parse::<usize>().ok()?),
             value => value.get(key),
         });
-        target.ok_or_else(|| format!("the reference '{reference}' leads nowhere"))
+        target.ok_or_else(|| format!("the target of the reference '{reference}' does not exist"))
     }
 
-    /// Checks the number of alternatives that the compiler would combine.
+    /// Checks the number of combinations of alternatives in the compiler.
     fn combinations(&mut self, schema: &'a Value) -> Result<u64, ConstraintError> {
         let Value::Object(fields) = schema else { return Ok(1) };
         let (mut own, mut nested) = (1u64, 1u64);
@@ -349,8 +349,8 @@ fn pairs(n: usize) -> u64 {
     n * n.saturating_sub(1) / 2
 }
 
-/// Refuses a minimum that repeated names could seem to reach: additional properties may come twice in the
-/// text, and count once.
+/// Refuses a minimum that duplicate names could appear to satisfy: additional properties may occur twice in
+/// the text, but count only once.
 fn check_min_properties(fields: &Map<String, Value>, path: &str) -> Result<(), ConstraintError> {
     let min = fields.get("minProperties").and_then(Value::as_u64).unwrap_or(0);
     let required = fields.get("required").and_then(Value::as_array).map_or(0, Vec::len) as u64;

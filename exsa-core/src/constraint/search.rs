@@ -2,7 +2,7 @@
 
 use super::environment::Unit;
 
-/// Texts that are searched together.
+/// Texts that are searched simultaneously.
 #[derive(Debug)]
 pub(super) struct Patterns {
     texts: Vec<Box<[Unit]>>,
@@ -29,7 +29,7 @@ impl Patterns {
         })
     }
 
-    /// Drops the units at the start of `text` that can be part of no occurrence that is still to come.
+    /// Drops the units at the start of `text` that cannot be part of a future occurrence.
     pub(super) fn trim(&self, text: &mut Vec<Unit>) {
         let partial = |start: &usize| self.texts.iter().any(|pattern| pattern.starts_with(&text[*start..]));
         let from = text.len().saturating_sub(self.len_max.saturating_sub(1));

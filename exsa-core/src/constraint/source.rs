@@ -1,4 +1,4 @@
-//! Grammars in llguidance's forms: a JSON schema, or its variant of Lark.
+//! Translation of grammars for llguidance: to a JSON schema, or to its variant of Lark.
 
 use super::environment::{Environment, Part};
 use super::error::ConstraintError;
@@ -22,7 +22,7 @@ pub(super) fn kind(grammar: &Grammar) -> &'static str {
     }
 }
 
-/// The grammar in llguidance's form, after all checks that need not compile it.
+/// The grammar in llguidance's form, after all checks that are possible without compiling it.
 pub(super) fn translate(
     env: &Environment,
     constraint: &Constraint,
@@ -113,7 +113,7 @@ fn choice(choices: &[String]) -> Result<String, ConstraintError> {
     }
     within(grammar, choices.iter().map(String::len).sum())?;
     if choices.is_empty() || choices.iter().any(String::is_empty) {
-        let problem = "a list of at least one text, of which none is empty, is needed".to_owned();
+        let problem = "a list of at least one text, none of them empty, is required".to_owned();
         return Err(ConstraintError::Invalid { grammar, problem });
     }
     let mut choices: Vec<&str> = choices.iter().map(String::as_str).collect();
@@ -131,7 +131,7 @@ fn structural_tags(
     let grammar = "structural tags";
     let invalid = |problem: String| ConstraintError::Invalid { grammar, problem };
     if tags.tags.is_empty() {
-        return Err(invalid("at least one tag is needed".to_owned()));
+        return Err(invalid("at least one tag is required".to_owned()));
     }
     for (limit, len) in [("tags", tags.tags.len()), ("triggers", tags.triggers.len())] {
         if len > limits::TAGS_MAX {
@@ -142,10 +142,13 @@ fn structural_tags(
     let mut names = Vec::new();
     for (i, tag) in tags.tags.iter().enumerate() {
         if !tags.triggers.iter().any(|trigger| tag.begin.starts_with(trigger)) {
-            return Err(invalid(format!("no trigger starts the begin of tag {i}, {:?}", tag.begin)));
+            return Err(invalid(format!(
+                "the begin of tag {i}, {:?}, does not start with any trigger",
+                tag.begin
+            )));
         }
         if matches!(tag.content, Grammar::StructuralTags(_)) {
-            return Err(invalid(format!("the content of tag {i} are structural tags again")));
+            return Err(invalid(format!("the content of tag {i} must not be structural tags")));
         }
         let content = as_lark(env, &tag.content, whitespace)?;
         let (begin, end) = (literal(env, &tag.begin), literal(env, &tag.end));
@@ -158,7 +161,7 @@ fn structural_tags(
     Ok(format!("start: {}\n{source}", names.join(" | ")))
 }
 
-/// A literal that may spell control tokens, as Lark.
+/// A literal that may contain control tokens, as Lark.
 fn literal(env: &Environment, text: &str) -> String {
     let parts = env.parts(text).into_iter().map(|part| match part {
         Part::Text(text) => lark::quoted(text),

@@ -12,13 +12,12 @@ use toktrie::SimpleVob;
 
 /// The state of a constraint in one answer.
 ///
-/// It is a function of the answer's tokens: an answer that was preempted, resumed or drafted has the same
-/// state as one that was not.
+/// It is a function of the answer's tokens: preemption, resumption and speculation do not change it.
 pub struct ConstraintState {
     compiled: Arc<Compiled>,
     /// Tokens that end an answer, sorted.
     ends: Arc<[TokenId]>,
-    /// The token that ends an answer where nothing else is possible.
+    /// The token that ends an answer if no other token is possible.
     end: TokenId,
     /// The answer so far.
     tokens: Vec<TokenId>,
@@ -28,13 +27,13 @@ pub struct ConstraintState {
 }
 
 enum Phase {
-    /// Reasoning, up to its end text; with the end of the text so far.
+    /// Reasoning, up to its end text; holds the end of the text so far.
     Reasoning(Vec<Unit>),
-    /// Free text, up to a trigger; with the end of the text so far.
+    /// Free text, up to a trigger; holds the end of the text so far.
     Free(Vec<Unit>),
     /// Text of the grammar.
     Grammar(Box<Matcher>),
-    /// Behind the grammar's text: only the answer's end may follow.
+    /// After the grammar's text: only the end of the answer may follow.
     Complete,
 }
 
@@ -46,7 +45,7 @@ pub enum Allowed<'a> {
     All,
     /// Tokens whose bits are set; bit `i % 64` of word `i / 64` stands for token `i`.
     Mask(&'a [u64]),
-    /// This token alone.
+    /// Only this token.
     Forced(TokenId),
 }
 
@@ -74,11 +73,11 @@ impl ConstraintState {
         Ok(Self { compiled, ends, end, tokens, phase, decision: None, mask })
     }
 
-    /// The tokens that may follow, those that end the answer included. Computed once per state.
+    /// The tokens that may follow, including those that end the answer. Computed once per state.
     ///
     /// # Errors
     ///
-    /// No token may follow, or the grammar needs too much work. The answer cannot go on then.
+    /// No token may follow, or the grammar needs too much work. The answer cannot continue then.
     pub fn allowed(&mut self) -> Result<Allowed<'_>, ConstraintError> {
         let decision = match self.decision.take() {
             Some(decision) => decision,
@@ -105,9 +104,9 @@ impl ConstraintState {
         })
     }
 
-    /// Computes what [`allowed`](Self::allowed) returns.
+    /// Computes the result of [`allowed`](Self::allowed) in advance.
     pub(crate) fn prepare(&mut self) {
-        // An error is kept for the one who asks.
+        // An error is kept and returned by `allowed`.
         let _ = self.allowed();
     }
 
@@ -185,7 +184,7 @@ impl ConstraintState {
     ///
     /// # Errors
     ///
-    /// The token is not allowed, or the grammar needs too much work. The answer cannot go on then.
+    /// The token is not allowed, or the grammar needs too much work. The answer cannot continue then.
     pub fn accept(&mut self, token: TokenId) -> Result<(), ConstraintError> {
         self.decision = None;
         let phase = std::mem::replace(&mut self.phase, Phase::Complete);
@@ -254,7 +253,7 @@ impl ConstraintState {
         }
     }
 
-    /// The grammar behind the first units of its text, which end with `token`.
+    /// The grammar after the first units of its text, which end with `token`.
     fn begin(compiled: &Compiled, token: TokenId, text: &[Unit]) -> Result<Phase, ConstraintError> {
         let mut matcher = compiled.matcher(None);
         if !matcher.feed(text)? {
@@ -273,7 +272,7 @@ impl ConstraintState {
         })
     }
 
-    /// Takes back the last `n` tokens of the answer.
+    /// Rolls back the last `n` tokens of the answer.
     ///
     /// # Errors
     ///
@@ -292,7 +291,7 @@ impl ConstraintState {
         tokens.iter().take(kept).try_for_each(|token| self.accept(*token))
     }
 
-    /// The number of `drafts` that are worth a row: tokens behind one that cannot follow are not.
+    /// Number of `drafts` worth verifying: those before the first that cannot follow.
     pub(crate) fn count_plausible(&mut self, drafts: &[TokenId]) -> usize {
         let Some(first) = drafts.first().copied() else { return 0 };
         let plausible = match self.allowed() {

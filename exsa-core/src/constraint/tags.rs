@@ -1,9 +1,9 @@
-//! Structural tags: free text with parts that have grammars of their own, as tool calls have.
+//! Structural tags: free text with parts that have their own grammars, such as tool calls.
 
 use super::grammar::Grammar;
 
-/// Free text in which a trigger begins a tag: a begin text, contents with a grammar of their own, and an end
-/// text. The texts may spell control tokens.
+/// Free text in which a trigger begins a tag: a begin text, content with its own grammar, and an end text.
+/// The texts may contain control tokens.
 ///
 /// ```
 /// use exsa_core::constraint::{Constraint, Grammar, StructuralTag, StructuralTags};
@@ -16,8 +16,8 @@ use super::grammar::Grammar;
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct StructuralTags {
-    /// Texts that never appear outside of tags: each begins one. Every tag's begin must start with one of
-    /// them.
+    /// Texts that begin a tag, and so never appear outside of tags. The begin text of every tag must start
+    /// with one of them.
     pub triggers: Vec<String>,
     /// The tags.
     pub tags: Vec<StructuralTag>,
@@ -27,27 +27,27 @@ pub struct StructuralTags {
     pub stop_after_first: bool,
 }
 
-/// A part of an answer with a grammar of its own.
+/// A part of an answer with its own grammar.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct StructuralTag {
-    /// Text before the contents.
+    /// Text before the content.
     pub begin: String,
-    /// The contents.
+    /// Grammar of the content.
     pub content: Grammar,
-    /// Text after the contents.
+    /// Text after the content.
     pub end: String,
 }
 
 impl StructuralTag {
-    /// A tag.
+    /// Creates a tag.
     pub fn new(begin: impl Into<String>, content: Grammar, end: impl Into<String>) -> Self {
         Self { begin: begin.into(), content, end: end.into() }
     }
 }
 
 impl StructuralTags {
-    /// No tags yet. Each trigger begins a tag.
+    /// Structural tags with these triggers and no tags yet.
     pub fn new<T: Into<String>>(triggers: impl IntoIterator<Item = T>) -> Self {
         Self { triggers: triggers.into_iter().map(Into::into).collect(), ..Self::default() }
     }

@@ -1,9 +1,10 @@
-//! Masks in two parts: tokens of plain text, whose part is kept by the state of the lexer, and all others.
+//! Masks in two parts: tokens of plain text, whose part is cached by lexer state, and all other tokens.
 //!
-//! Inside a string or a regular expression a token of plain text rarely ends a lexeme. Whether the grammar
-//! allows it then depends on the state of the lexer alone, and a grammar meets few such states again and
-//! again: the characters left of a string of limited length, the places in a date. The part is computed once
-//! for each of them. What depends on the parser, such as a token with the closing quote, is computed anew.
+//! Inside a string or a regular expression a token of plain text rarely ends a lexeme. Then only the state of
+//! the lexer determines whether the grammar allows it, and a grammar has few such states, which recur: the
+//! remaining characters of a string of limited length, the positions in a date. The part is computed once for
+//! each state. Tokens that depend on the parser, such as one with the closing quote, are computed for each
+//! mask.
 
 use super::environment::Environment;
 use super::limits;
@@ -15,21 +16,21 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use toktrie::{SimpleVob, TokTrie};
 
-/// A part is kept if computing it took more nodes of the trie than this share of the vocabulary: others
-/// are found faster than they are kept.
+/// A part is cached if computing it visited more trie nodes than the vocabulary size divided by this number.
+/// Cheaper parts are faster to recompute than to cache.
 const NODES_SHARE: usize = 64;
 
-/// Whether a token is plain text: characters that need no escape in a JSON string.
+/// Whether a token is plain text: only characters that need no escape in a JSON string.
 pub(super) fn is_text(token: &[u8]) -> bool {
     let plain = |c: char| !c.is_ascii_control() && c != '"' && c != '\\';
     !token.is_empty() && std::str::from_utf8(token).is_ok_and(|text| text.chars().all(plain))
 }
 
-/// Parts of a grammar's masks, by the state of the lexer that all answers share.
+/// Parts of a grammar's masks, by state of the lexer, which all answers share.
 #[derive(Default)]
 pub(super) struct TextMasks {
     masks: HashMap<StateID, Arc<SimpleVob>>,
-    /// States in the order in which they came.
+    /// States in order of insertion.
     order: VecDeque<StateID>,
     bytes: usize,
 }
@@ -67,7 +68,7 @@ impl<'a> Computation<'a> {
         Self { env, masks, fresh: Mutex::default() }
     }
 
-    /// Keeps what was computed for masks to come. Not to be called after an error, which leaves masks
+    /// Caches the computed part for later masks. Must not be called after an error, which leaves masks
     /// incomplete.
     pub(super) fn keep(self) {
         if let Some((state, mask)) = self.fresh.into_inner() {
@@ -82,7 +83,7 @@ impl<'a> Computation<'a> {
         }
         let work = |recognizer: &mut ParserRecognizer<'_>| {
             let stats = recognizer.stats_mut();
-            // Each end of a lexeme makes a row or takes one that is there.
+            // Each end of a lexeme creates a row or uses a cached one.
             (stats.rows + stats.cached_rows, stats.trie_nodes_walked)
         };
         let (rows_before, nodes_before) = work(recognizer);

@@ -1,36 +1,36 @@
-//! Triggers: where in an answer a grammar starts to apply.
+//! Triggers: the point in an answer from which a grammar applies.
 
 use crate::token::TokenId;
 
-/// Starts a grammar that is inactive before.
+/// Activates a grammar within an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Trigger {
-    /// The first of these texts in the answer. They may spell control tokens.
+    /// The first occurrence of one of these texts in the answer. They may contain control tokens.
     Text(Vec<String>),
-    /// The first of these tokens in the answer.
+    /// The first occurrence of one of these tokens in the answer.
     Token(Vec<TokenId>),
 }
 
 impl Trigger {
-    /// A text.
+    /// A text as the trigger.
     pub fn text(text: impl Into<String>) -> Self {
         Self::Text(vec![text.into()])
     }
 
-    /// A token.
+    /// A token as the trigger.
     pub fn token(token: TokenId) -> Self {
         Self::Token(vec![token])
     }
 }
 
-/// Whether a grammar describes the text of its trigger too.
+/// Whether a grammar also describes the text of its trigger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GrammarStart {
     /// The grammar describes the answer from the trigger's start on, as in llama.cpp.
     #[default]
     TriggerStart,
-    /// It describes the answer from the trigger's end on.
+    /// The grammar describes the answer from the trigger's end on.
     TriggerEnd,
 }

@@ -85,7 +85,7 @@ struct StructuredOutputs {
     disable_any_whitespace: Option<bool>,
 }
 
-/// Structural tags as a value, or as JSON text, as vLLM has them.
+/// Structural tags as a value, or as JSON text, as in vLLM.
 struct TagsText(TagsField);
 
 impl<'de> Deserialize<'de> for TagsText {
@@ -95,14 +95,16 @@ impl<'de> Deserialize<'de> for TagsText {
             Json::String(text) => text.parse().map_err(D::Error::custom)?,
             value => value,
         };
-        let Json::Object(fields) = value else { return Err(D::Error::custom("structural_tag is no object")) };
+        let Json::Object(fields) = value else {
+            return Err(D::Error::custom("structural_tag is not an object"));
+        };
         let fields = fields.into_iter().map(|(name, value)| (name, JsonContent(value)));
         let fields = MapDeserializer::<_, D::Error>::new(fields);
         TagsField::deserialize(fields).map(Self)
     }
 }
 
-/// A value that other types are read from.
+/// A value from which other types are deserialized.
 struct JsonContent(Json);
 
 impl<'de, E: serde::de::Error> serde::de::IntoDeserializer<'de, E> for JsonContent {
@@ -210,7 +212,7 @@ enum ContentField {
     Gbnf {
         grammar: String,
     },
-    /// Names of xgrammar for one text.
+    /// xgrammar's name for a constant text.
     ConstString {
         value: String,
     },
@@ -271,7 +273,7 @@ impl TagsField {
                 let (tags, triggers) = (tags.collect(), self.triggers.unwrap_or_default());
                 Ok(StructuralTags { triggers, tags, ..StructuralTags::default() })
             }
-            _ => Err(E::custom("structural_tag has either format or structures")),
+            _ => Err(E::custom("structural_tag must have either format or structures")),
         }
     }
 }
@@ -340,7 +342,7 @@ impl StructuredOutputs {
     }
 }
 
-/// The only item that is given.
+/// The only item that is set.
 fn only<T, E: serde::de::Error>(
     items: impl IntoIterator<Item = Option<T>>,
     what: &str,

@@ -1,8 +1,8 @@
-//! Vectors and scores of texts: embedding models and rerankers.
+//! Embeddings and rerank scores of texts.
 //!
 //! [`Generator::embed`](crate::Generator::embed) and [`Generator::rerank`](crate::Generator::rerank) take an
-//! [`EmbedRequest`] or a [`RerankRequest`] and give a [`Pending`] output: to wait for, to await, or to drop,
-//! which cancels it.
+//! [`EmbedRequest`] or a [`RerankRequest`] and return a [`Pending`] output, which can be waited for or
+//! awaited. Dropping it cancels the request.
 //!
 //! ```
 //! use exsa_core::backend::{Pooling, SessionOptions};

@@ -1,4 +1,4 @@
-//! Vectors, scores, and errors.
+//! Outputs and errors of embedding and rerank requests.
 
 use crate::finish::{RequestError, Usage};
 
@@ -6,9 +6,9 @@ use crate::finish::{RequestError, Usage};
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct EmbedOutput {
-    /// One vector per text, in the order of the request, or the error that this text failed with.
+    /// One result per text, in the order of the request: the vector, or the error of this text.
     pub embeddings: Vec<Result<Vec<f32>, RequestError>>,
-    /// Tokens and times.
+    /// Token counts and times.
     pub usage: Usage,
 }
 
@@ -34,7 +34,7 @@ impl EmbedOutput {
 pub struct RerankOutput {
     /// One score per document, in the order of the request.
     pub scores: Vec<DocumentScore>,
-    /// Tokens and times.
+    /// Token counts and times.
     pub usage: Usage,
 }
 
@@ -44,8 +44,7 @@ pub struct RerankOutput {
 pub struct DocumentScore {
     /// Index of the document in the request.
     pub index: usize,
-    /// The score as the model gives it, the higher the better the document fits, or the error that it failed
-    /// with.
+    /// The model's raw score, higher for a better match, or the error of this document.
     pub score: Result<f32, RequestError>,
 }
 
@@ -56,7 +55,7 @@ impl RerankOutput {
         Self { scores: scores.map(|(index, score)| DocumentScore { index, score }).collect(), usage }
     }
 
-    /// Indices and scores of the documents that did not fail, the best first; equal ones in the order of the
+    /// Indices and scores of the documents that did not fail, best first; ties are in the order of the
     /// request.
     pub fn ranking(&self) -> Vec<(usize, f32)> {
         let mut ranking: Vec<_> = self
@@ -69,7 +68,7 @@ impl RerankOutput {
     }
 }
 
-/// Why a request for vectors or scores gave no output.
+/// Reason why an embedding or rerank request has no output.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EmbedError {
@@ -82,10 +81,10 @@ pub enum EmbedError {
     /// The engine was shut down.
     #[error("the request was cancelled")]
     Cancelled,
-    /// More dimensions were asked for than the model's vectors have.
-    #[error("{asked} dimensions were asked for, but the model's vectors have {width}")]
+    /// More dimensions were requested than the model's vectors have.
+    #[error("{asked} dimensions were requested, but the model's vectors have {width}")]
     Dimensions {
-        /// Dimensions asked for.
+        /// Requested dimensions.
         asked: usize,
         /// Dimensions of the model's vectors.
         width: usize,

@@ -1,4 +1,4 @@
-//! An output that is on its way: to wait for, or to await.
+//! The pending output of an embedding or rerank request, to wait for or to await.
 
 use super::output::EmbedError;
 use crate::finish::RequestError;
@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 struct State<T> {
     output: Option<Result<T, EmbedError>>,
-    /// The output was sent, and may have been taken.
+    /// Whether the output was sent; it may already have been taken.
     sent: bool,
     waker: Option<Waker>,
-    /// Values to drop at the end: [`Pending::hold`].
+    /// Values dropped at the end of the request: [`Pending::hold`].
     held: Vec<Box<dyn Any + Send>>,
 }
 
@@ -25,10 +25,10 @@ struct Shared<T> {
     cancel: Box<dyn Fn() + Send + Sync>,
 }
 
-/// Makes the two ends of a pending output: for implementations of [`Generator`](crate::Generator).
+/// Creates the two ends of a pending output, for implementations of [`Generator`](crate::Generator).
 ///
-/// `cancel` is called, on the thread of whoever drops it, where a [`Pending`] is dropped before its output
-/// was sent. It must not block.
+/// If the [`Pending`] is dropped before its output was sent, `cancel` is called on the thread that drops it.
+/// It must not block.
 pub fn pending<T>(cancel: impl Fn() + Send + Sync + 'static) -> (PendingSender<T>, Pending<T>) {
     let state = State { output: None, sent: false, waker: None, held: Vec::new() };
     let shared =
@@ -36,7 +36,7 @@ pub fn pending<T>(cancel: impl Fn() + Send + Sync + 'static) -> (PendingSender<T
     (PendingSender { shared: shared.clone() }, Pending { shared })
 }
 
-/// The engine's end. Dropped before [`send`](Self::send), it sends [`RequestError::EngineStopped`].
+/// The sending end. Dropping it before [`send`](Self::send) sends [`RequestError::EngineStopped`].
 #[must_use = "an output whose sender is dropped fails"]
 pub struct PendingSender<T> {
     shared: Arc<Shared<T>>,
@@ -49,7 +49,7 @@ impl<T> PendingSender<T> {
     }
 
     fn put(&self, output: Result<T, EmbedError>) {
-        // Dropped before the output can be read, and outside the lock.
+        // The values are dropped before the output can be read, and outside the lock.
         let held = std::mem::take(&mut self.shared.state.lock().held);
         drop(held);
         let mut state = self.shared.state.lock();
@@ -74,8 +74,8 @@ impl<T> Drop for PendingSender<T> {
     }
 }
 
-/// An output that is on its way. Waits with [`wait`](Self::wait), or as a [`Future`] on any runtime. Dropping
-/// it cancels the request.
+/// A pending output: wait for it with [`wait`](Self::wait), or await it as a [`Future`] on any runtime.
+/// Dropping it cancels the request.
 #[must_use = "dropping it cancels the request"]
 pub struct Pending<T> {
     shared: Arc<Shared<T>>,
@@ -86,7 +86,7 @@ impl<T> Pending<T> {
     ///
     /// # Errors
     ///
-    /// The reason why there is none.
+    /// The reason why there is no output.
     pub fn wait(self) -> Result<T, EmbedError> {
         let mut state = self.shared.state.lock();
         while !state.sent {
@@ -95,13 +95,13 @@ impl<T> Pending<T> {
         state.output.take().unwrap_or(Err(RequestError::EngineStopped.into()))
     }
 
-    /// Waits for at most `timeout`; gives itself back where the output has not come.
+    /// Waits at most `timeout` for the output; returns `self` on timeout.
     ///
     /// # Errors
     ///
-    /// This value, for a later try.
+    /// `self`, to wait again later.
     pub fn wait_timeout(self, timeout: Duration) -> Result<Result<T, EmbedError>, Self> {
-        // A moment too far for the clock is never.
+        // A time that the clock cannot represent means no timeout.
         let Some(until) = Instant::now().checked_add(timeout) else { return Ok(self.wait()) };
         let mut state = self.shared.state.lock();
         while !state.sent {
@@ -125,7 +125,7 @@ impl<T> Pending<T> {
         }
     }
 
-    /// Whether the output is here.
+    /// Whether the output is available.
     pub fn is_ready(&self) -> bool {
         self.shared.state.lock().sent
     }

@@ -1,4 +1,4 @@
-//! Requests for vectors and scores.
+//! Embedding and rerank requests.
 
 use crate::priority::Priority;
 use crate::setters::request_setters;
@@ -14,9 +14,9 @@ use std::time::Duration;
 )]
 #[non_exhaustive]
 pub enum EmbedInput {
-    /// Text; BOS and EOS are put around it where the model wants them.
+    /// Text; BOS and EOS are added if the model requires them.
     Text(String),
-    /// Token ids, taken as they are.
+    /// Token ids, used unchanged.
     Tokens(Vec<TokenId>),
 }
 
@@ -38,7 +38,7 @@ impl From<Vec<TokenId>> for EmbedInput {
     }
 }
 
-/// The treatment of a text that is longer than the engine can embed.
+/// Behaviour for a text that is longer than the engine can embed.
 ///
 /// As JSON `"none"`, `"start"` and `"end"`, the names of Cohere's API, in lower or upper case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,24 +49,31 @@ pub enum Truncate {
     #[default]
     #[cfg_attr(feature = "serde", serde(rename = "none", alias = "NONE"))]
     Refuse,
-    /// The text is cut at its start; a BOS that the model wants stays.
+    /// Tokens at the start of the text are cut off; a required BOS is kept.
     #[cfg_attr(feature = "serde", serde(rename = "start", alias = "START"))]
     Start,
-    /// The text is cut at its end; an EOS that the model wants stays.
+    /// Tokens at the end of the text are cut off; a required EOS is kept.
     #[cfg_attr(feature = "serde", serde(rename = "end", alias = "END"))]
     End,
 }
 
 /// A request for one vector per text.
 ///
-/// As JSON, with the feature `serde`, it has the form of OpenAI's: `input`, the only field that is required,
-/// is a text, a list of texts, a list of token ids, or a list of such lists. Fields of other names are
-/// ignored: `encoding_format` is about the answer.
+/// As JSON, with the feature `serde`, it has the form of OpenAI's: `input`, the only required field, is a
+/// text, a list of texts, a list of token ids, or a list of such lists. Other fields are ignored, such as
+/// `encoding_format`, which concerns the response.
+///
+/// ```
+/// use exsa_core::EmbedRequest;
+///
+/// let request = EmbedRequest::texts(["a frog", "a toad"]).dimensions(256);
+/// # let _ = request;
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct EmbedRequest {
-    /// Name of the model, for generators that have several; as in [`Request::model`](crate::Request::model).
+    /// Name of the model, for generators that serve several; see [`Request::model`](crate::Request::model).
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub model: Option<String>,
     /// The texts.
@@ -75,28 +82,30 @@ pub struct EmbedRequest {
         serde(rename = "input", deserialize_with = "crate::wire::embed_inputs::deserialize")
     )]
     pub inputs: Vec<EmbedInput>,
-    /// Whether vectors are scaled to length 1 (L2 norm); `true` by default. A vector of zeros stays.
+    /// Whether vectors are normalized to length 1 (L2 norm); `true` by default. A zero vector is left
+    /// unchanged.
     #[cfg_attr(feature = "serde", serde(default = "crate::wire::on"))]
     pub normalize: bool,
     /// Keeps the first `n` values of each vector, for models trained for it (Matryoshka representation
-    /// learning, Kusupati et al. 2022); they are cut before they are scaled. At least 1; all by default.
+    /// learning, Kusupati et al. 2022); vectors are cut before they are normalized. At least 1; `None`, the
+    /// default, keeps all values.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub dimensions: Option<usize>,
-    /// The treatment of texts that are too long; [`Truncate::Refuse`] by default.
+    /// Behaviour for texts that are too long; [`Truncate::Refuse`] by default.
     #[cfg_attr(feature = "serde", serde(default))]
     pub truncate: Truncate,
-    /// How urgent the request is.
+    /// Priority class.
     #[cfg_attr(feature = "serde", serde(default))]
     pub priority: Priority,
-    /// The request ends with [`EmbedError::Deadline`](super::EmbedError::Deadline) when this much time has
-    /// passed.
+    /// Time limit, measured from submission; the request then ends with
+    /// [`EmbedError::Deadline`](super::EmbedError::Deadline). `None`, the default, sets no limit.
     #[cfg_attr(
         feature = "serde",
         serde(default, with = "crate::wire::optional_seconds", skip_serializing_if = "Option::is_none")
     )]
     pub timeout: Option<Duration>,
-    /// The user, whose waiting requests
-    /// [`EngineOptions::user_queue_max`](crate::EngineOptions::user_queue_max) limits.
+    /// User that the request counts for in
+    /// [`EngineOptions::user_queue_max`](crate::EngineOptions::user_queue_max).
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub user: Option<String>,
 }
@@ -116,14 +125,14 @@ impl EmbedRequest {
         }
     }
 
-    /// Vectors of texts, or of lists of token ids.
+    /// A request for the vectors of texts, or of lists of token ids.
     pub fn texts<T: Into<EmbedInput>>(texts: impl IntoIterator<Item = T>) -> Self {
         Self::new(texts.into_iter().map(Into::into).collect::<Vec<_>>())
     }
 
     request_setters!();
 
-    /// Sets whether vectors are scaled to length 1.
+    /// Sets whether vectors are normalized to length 1.
     #[must_use]
     pub fn normalize(mut self, normalize: bool) -> Self {
         self.normalize = normalize;
@@ -137,7 +146,7 @@ impl EmbedRequest {
         self
     }
 
-    /// Sets the treatment of texts that are too long.
+    /// Sets the behaviour for texts that are too long.
     #[must_use]
     pub fn truncate(mut self, truncate: Truncate) -> Self {
         self.truncate = truncate;
@@ -145,19 +154,26 @@ impl EmbedRequest {
     }
 }
 
-/// A request for scores: how well each document fits a query.
+/// A request for rerank scores: how well each document matches a query.
 ///
-/// The model reads query and document in one: `[BOS] query [EOS] [SEP] document [EOS]`, each special token
-/// where the model's tokenizer adds it.
+/// The model reads query and document as one text: `[BOS] query [EOS] [SEP] document [EOS]`, where each
+/// special token is present only if the model's tokenizer adds it.
 ///
 /// As JSON, with the feature `serde`, it has the form of Jina's and vLLM's: `query` and `documents` are
-/// required, and a document is a text or an object with a `text`. Fields of other names are ignored: `top_n`
-/// and `return_documents` are about the answer.
+/// required, and a document is a text or an object with a `text`. Other fields are ignored, such as `top_n`
+/// and `return_documents`, which concern the response.
+///
+/// ```
+/// use exsa_core::RerankRequest;
+///
+/// let request = RerankRequest::new("Where do frogs live?", ["In ponds.", "On the moon."]);
+/// # let _ = request;
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct RerankRequest {
-    /// Name of the model, for generators that have several; as in [`Request::model`](crate::Request::model).
+    /// Name of the model, for generators that serve several; see [`Request::model`](crate::Request::model).
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub model: Option<String>,
     /// The query.
@@ -165,22 +181,22 @@ pub struct RerankRequest {
     /// The documents.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::wire::documents"))]
     pub documents: Vec<String>,
-    /// The treatment of pairs that are too long; [`Truncate::Refuse`] by default. The others cut documents,
-    /// never the query.
+    /// Behaviour for pairs that are too long; [`Truncate::Refuse`] by default. The other values truncate the
+    /// document, never the query.
     #[cfg_attr(feature = "serde", serde(default))]
     pub truncate: Truncate,
-    /// How urgent the request is.
+    /// Priority class.
     #[cfg_attr(feature = "serde", serde(default))]
     pub priority: Priority,
-    /// The request ends with [`EmbedError::Deadline`](super::EmbedError::Deadline) when this much time has
-    /// passed.
+    /// Time limit, measured from submission; the request then ends with
+    /// [`EmbedError::Deadline`](super::EmbedError::Deadline). `None`, the default, sets no limit.
     #[cfg_attr(
         feature = "serde",
         serde(default, with = "crate::wire::optional_seconds", skip_serializing_if = "Option::is_none")
     )]
     pub timeout: Option<Duration>,
-    /// The user, whose waiting requests
-    /// [`EngineOptions::user_queue_max`](crate::EngineOptions::user_queue_max) limits.
+    /// User that the request counts for in
+    /// [`EngineOptions::user_queue_max`](crate::EngineOptions::user_queue_max).
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub user: Option<String>,
 }
@@ -201,7 +217,7 @@ impl RerankRequest {
 
     request_setters!();
 
-    /// Sets the treatment of pairs that are too long.
+    /// Sets the behaviour for pairs that are too long.
     #[must_use]
     pub fn truncate(mut self, truncate: Truncate) -> Self {
         self.truncate = truncate;

@@ -1,4 +1,4 @@
-//! The adapters of an engine: names, limits, and which of them a request uses.
+//! The adapters of an engine: names, limits, and resolution of the adapters of a request.
 
 use crate::adapter::memory::AdapterMemory;
 use crate::adapter::{AdapterError, AdapterOptions, AdapterStatus, RequestAdapter};
@@ -15,13 +15,13 @@ use std::sync::Arc;
 /// Maximum characters of a name.
 const NAME_CHARS_MAX: usize = 200;
 
-/// Adapters by name. Loading and unloading happen on the caller's thread, beside the engine's passes.
+/// Adapters by name. Loading and unloading run on the caller's thread, concurrently with the engine's passes.
 pub(crate) struct Adapters {
     model: Arc<dyn Model>,
     options: AdapterOptions,
     rank_max: usize,
     loaded: Mutex<BTreeMap<Arc<str>, Arc<Lease>>>,
-    /// Bytes of all adapters in memory, those included that requests use after they were unloaded.
+    /// Bytes of all adapters in memory, including unloaded adapters that requests still use.
     bytes: Arc<Mutex<u64>>,
     /// Held while an adapter is loaded, so that the limits hold.
     loading: Mutex<()>,
@@ -49,9 +49,9 @@ impl Drop for Lease {
 
 /// The adapters of a request.
 pub(crate) struct ResolvedAdapters {
-    /// In the order in which they are summed, by name: the same in every engine.
+    /// In summation order, which is by name and so the same in every engine.
     pub(crate) spans: Arc<[SpanAdapter]>,
-    /// Names what they compute: KV is shared among requests with the same key.
+    /// Identifies the result of these adapters: KV is shared only among requests with the same key.
     pub(crate) key: Arc<str>,
     /// Keeps them in memory.
     pub(crate) leases: Vec<Arc<Lease>>,
@@ -70,7 +70,7 @@ impl Adapters {
         }
     }
 
-    /// Takes the memory of adapters that are loaded from now on from a budget.
+    /// Charges the memory of adapters loaded from now on to a shared budget.
     #[cfg(feature = "registry")]
     pub(crate) fn share_memory(&self, memory: Arc<dyn AdapterMemory>) {
         *self.memory.lock() = Some(memory);
@@ -109,7 +109,7 @@ impl Adapters {
         let load = || self.model.load_adapter(source, &limits);
         catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panic| {
             let panic = crate::engine::step::panic_text(&*panic);
-            Err(LoadError::Backend(format!("it panicked when it loaded an adapter: {panic}")))
+            Err(LoadError::Backend(format!("panic while loading an adapter: {panic}")))
         })
     }
 
@@ -121,11 +121,11 @@ impl Adapters {
         left: u64,
         memory: &dyn AdapterMemory,
     ) -> Result<AdapterInfo, AdapterError> {
-        // Limits are checked before weights are read: the refusal tells the bytes.
+        // Limits are checked before weights are read, so the refusal of a limit of 0 tells the size.
         let needed = match self.load_within(source, 0) {
             Err(LoadError::Memory { needed, .. }) => needed,
             Err(error) => return Err(error.into()),
-            // It takes none, or its backend has no limits.
+            // The adapter needs no memory, or the backend ignores limits.
             Ok(info) => {
                 let granted = memory.reserve(name, info.bytes);
                 return granted.map(|()| info).inspect_err(|_| self.model.unload_adapter(info.id));
@@ -136,12 +136,12 @@ impl Adapters {
         }
         memory.reserve(name, needed)?;
         let loaded = self.load_within(source, needed);
-        // A file can be another one by now.
+        // The file may have changed since.
         memory.release(needed - loaded.as_ref().map_or(0, |info| info.bytes.min(needed)));
         Ok(loaded?)
     }
 
-    /// Takes a name away. The adapter leaves memory when the last request that uses it has ended.
+    /// Removes a name. The adapter is freed when the last request that uses it has ended.
     pub(crate) fn unload(&self, name: &str) -> Result<(), AdapterError> {
         let mut loaded = self.loaded.lock();
         let Some(lease) = loaded.remove(name) else {
@@ -149,7 +149,7 @@ impl Adapters {
             return Err(AdapterError::Unknown { name: name.to_owned(), loaded });
         };
         drop(loaded);
-        // Perhaps the last: its memory goes back to the system without the lock.
+        // Possibly the last lease: its memory is freed outside the lock.
         drop(lease);
         Ok(())
     }
@@ -163,9 +163,9 @@ impl Adapters {
         loaded.iter().map(status).collect()
     }
 
-    /// Looks the adapters of a request up; `None` if it uses none.
+    /// Looks up the adapters of a request; `None` if it uses none.
     pub(crate) fn resolve(&self, wanted: &[RequestAdapter]) -> Result<Option<ResolvedAdapters>, SubmitError> {
-        // A product times zero changes nothing.
+        // An adapter with scale 0 has no effect.
         let mut wanted: Vec<_> = wanted.iter().filter(|adapter| adapter.scale != 0.0).collect();
         wanted.sort_by(|a, b| a.name.cmp(&b.name));
         if wanted.is_empty() {
@@ -191,18 +191,18 @@ impl Adapters {
     }
 }
 
-/// Refuses adapters of a request that no engine with sessions of `span_max` adapters takes.
+/// Refuses adapters of a request that are invalid for any engine whose sessions allow `span_max` adapters.
 pub(crate) fn check(wanted: &[RequestAdapter], span_max: usize) -> Result<(), SubmitError> {
     let refused = |problem: String| Err(SubmitError::Option { option: "lora", problem });
     if wanted.is_empty() {
         return Ok(());
     }
     if span_max == 0 {
-        let reason = "this engine takes no adapters per request".to_owned();
+        let reason = "this engine does not support adapters per request".to_owned();
         return Err(SubmitError::Unsupported { operation: "lora", reason });
     }
     if wanted.len() > span_max {
-        return refused(format!("{} adapters, but at most {span_max} are possible", wanted.len()));
+        return refused(format!("{} adapters, but at most {span_max} are allowed", wanted.len()));
     }
     for (i, adapter) in wanted.iter().enumerate() {
         if !adapter.scale.is_finite() {
@@ -215,7 +215,7 @@ pub(crate) fn check(wanted: &[RequestAdapter], span_max: usize) -> Result<(), Su
     Ok(())
 }
 
-/// Names are parts of the keys of cached KV, of JSON and of log lines.
+/// Names appear in the keys of cached KV, in JSON and in log lines.
 fn check_name(name: &str) -> Result<(), AdapterError> {
     let allowed = |c: char| c.is_alphanumeric() || "-_.:/ ".contains(c);
     let len = name.chars().count();

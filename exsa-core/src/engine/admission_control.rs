@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Counts answers of accepted requests that have had no sequence yet.
+/// Counts the answers of accepted requests that have not been assigned a sequence yet.
 #[derive(Default)]
 pub(crate) struct AdmissionControl(Mutex<Counts>);
 
@@ -21,8 +21,8 @@ struct Counts {
 }
 
 impl AdmissionControl {
-    /// Takes `n` places in the queue, or refuses with the queue's depth. An empty
-    /// queue takes any number, so that no request is refused for ever.
+    /// Takes `n` places in the queue, or refuses with the depth of the queue. An empty queue accepts any
+    /// number, so that no request is refused forever.
     pub(crate) fn enter(
         &self,
         priority: Priority,

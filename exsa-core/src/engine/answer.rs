@@ -13,8 +13,8 @@ use crate::tokenizer::Tokenizer;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An answer in the making. It has a sequence and a [`SchedRequest`](crate::schedule::SchedRequest) of its
-/// own.
+/// An answer that is being generated, with its own sequence and
+/// [`SchedRequest`](crate::schedule::SchedRequest).
 pub(crate) struct Answer {
     /// The request that it belongs to.
     pub(crate) request: RequestId,
@@ -29,20 +29,20 @@ pub(crate) struct Answer {
     pub(crate) detokenizer: Detokenizer,
     pub(crate) stop: StopMatcher,
     pub(crate) output: Output,
-    /// Limit of the reasoning's length.
+    /// Limit on the length of the reasoning.
     pub(crate) budget: Option<ReasoningBudget>,
-    /// Tool calls after which the answer ends.
+    /// Number of tool calls after which the answer ends.
     pub(crate) calls_max: usize,
     /// Log-probability so far; `None` if it is not computed.
     pub(crate) logprob: Option<AnswerLogprob>,
-    /// Whether tokens are sent without their log-probabilities, which only rank the answers.
+    /// Whether log-probabilities are computed only to rank the answers and left out of the events.
     pub(crate) hide_logprobs: bool,
-    /// Reason if the answer had ended before submission.
+    /// Finish reason if the answer had already ended before submission.
     pub(crate) ended: Option<FinishReason>,
-    /// Whether it has had a sequence, so that it no longer counts as waiting.
+    /// Whether it was ever assigned a sequence, so that it no longer counts as waiting.
     pub(crate) admitted: bool,
     pub(crate) last_token: Option<Duration>,
-    /// Tokens of the answer that were sent, those before a resume included.
+    /// Number of emitted tokens, including those from before a resume.
     pub(crate) emitted: usize,
     pub(super) banned: Option<BannedStrings>,
     pub(crate) constraint: Option<ConstraintState>,
@@ -69,13 +69,14 @@ pub(crate) enum TokenOutcome {
     StreamFull,
     /// The sequence has ended.
     End(FinishReason),
-    /// Its last tokens are taken back. It continues, or ends for the given reason.
+    /// The last tokens are rewound (their number is given). The sequence continues, or ends for the given
+    /// reason.
     Rewind(usize, Option<FinishReason>),
 }
 
 /// The end of an answer.
 pub(crate) struct Ended {
-    /// Events that the end released, sent together with the last one.
+    /// Events released at the end, sent together with the last event.
     pub(crate) events: Vec<Event>,
     /// The answer's last event.
     pub(crate) last: AnswerFinished,
@@ -84,9 +85,9 @@ pub(crate) struct Ended {
 }
 
 impl Answer {
-    /// The token that follows `history` at `position`, from the row of `logits` after it, or without one if
-    /// the constraint or the end of the reasoning's budget forces the token. `None` if a row is needed and
-    /// there is none. An error is the reason why the answer ends.
+    /// The token at `position`, after `history`: sampled from `logits`, or without logits if the constraint
+    /// or the end of the reasoning budget forces the token. `None` if logits are needed but missing. An error
+    /// is the reason why the answer ends.
     pub(crate) fn draw(
         &mut self,
         logits: Option<&[f32]>,
@@ -108,7 +109,7 @@ impl Answer {
         let mut mask = None;
         if let Some(constraint) = &mut self.constraint {
             if let Some(token) = constraint.forced().map_err(failed)? {
-                // No other token is possible where the constraint and a ban contradict each other.
+                // If the constraint forces a banned token, no token is possible.
                 return match self.banned.as_ref().and_then(|banned| banned.ban(position, token)) {
                     Some(string) => Err(FinishReason::BannedString(string)),
                     None => self.force(token, logits, scratch).map_err(failed),
@@ -132,8 +133,8 @@ impl Answer {
         }
     }
 
-    /// A token that is forced, without a draw. `None` if its log-probability is wanted, which
-    /// needs its row, and there is none.
+    /// A forced token, without a draw. `None` if its log-probability is requested but there is no row of
+    /// logits.
     fn force(
         &self,
         token: TokenId,
@@ -151,7 +152,7 @@ impl Answer {
         Ok(Some(Sampled { token, logprob, top_logprobs }))
     }
 
-    /// Tells sampler and constraint of a token of the answer.
+    /// Appends a token of the answer to the sampler and the constraint.
     fn accept(&mut self, token: TokenId) -> Result<(), FinishReason> {
         if let Some(constraint) = &mut self.constraint {
             constraint.accept(token).map_err(failed)?;
@@ -160,7 +161,7 @@ impl Answer {
         Ok(())
     }
 
-    /// Takes the last `n` accepted tokens back.
+    /// Rolls back the last `n` accepted tokens.
     fn rollback(&mut self, n: usize) -> Result<(), FinishReason> {
         self.sampler.rollback(n);
         match &mut self.constraint {
@@ -169,8 +170,8 @@ impl Answer {
         }
     }
 
-    /// Processes a token sampled for `position`, which makes the sequence `len` tokens long:
-    /// emits what is certain now, and returns whether the answer goes on, ends or is rewound.
+    /// Processes a token sampled for `position`, after which the sequence has `len` tokens. Emits the text
+    /// that became certain, and returns whether the answer continues, ends or is rewound.
     pub(crate) fn advance(
         &mut self,
         sampled: Sampled,
@@ -216,8 +217,7 @@ impl Answer {
         }
     }
 
-    /// Emits all tokens that could still be taken back, the last of which makes the sequence `len` tokens
-    /// long.
+    /// Emits all tokens that could still be rewound; after the last one, the sequence has `len` tokens.
     pub(crate) fn emit_pending(
         &mut self,
         len: usize,
@@ -237,14 +237,14 @@ impl Answer {
         outcome
     }
 
-    /// Drops the tokens behind the one that ended the answer.
+    /// Drops the tokens after the one that ended the answer.
     fn discard_pending(&mut self) {
         if let Some(banned) = &mut self.banned {
             while banned.pop().is_some() {}
         }
     }
 
-    /// Emits a token that is certain, which makes the sequence `len` tokens long.
+    /// Emits a certain token, after which the sequence has `len` tokens.
     fn emit(
         &mut self,
         sampled: Sampled,
@@ -341,8 +341,8 @@ impl Answer {
         }
     }
 
-    /// Drops the tokens that could still be taken back if the answer is cut off, for the uncut answer may
-    /// have others there. Returns their number.
+    /// If the answer is cut off, drops the tokens that could still be rewound, since the uninterrupted answer
+    /// may have other tokens there. Returns their number.
     pub(crate) fn drop_pending(&mut self, reason: &FinishReason) -> usize {
         match (reason, &mut self.banned) {
             (

@@ -1,9 +1,9 @@
-//! Banned strings of an answer: tokens that may still be taken back, and tokens banned at a position.
+//! Banned strings of an answer: tokens that may still be rewound, and tokens banned at a position.
 //!
-//! A token is *pending* while its text may belong to the beginning of a banned string; its event waits as
-//! long. When a banned string is complete, the answer is rewound to the token in which the string begins,
-//! that token is banned at its position, and sampling goes on from there. A draw is a function of (seed,
-//! position) and of the tokens before, so an answer is the same however often it is interrupted.
+//! A token is *pending* while its text may belong to the beginning of a banned string; its event is held back
+//! until then. When a banned string is complete, the answer is rewound to the token in which the string
+//! begins, that token is banned at its position, and sampling continues from there. A draw is a function of
+//! (seed, position) and of the preceding tokens, so interruptions do not change the answer.
 
 use crate::engine::reasoning_budget::BudgetAhead;
 use crate::sampler::{Candidates, Sampled, SamplerContext, SamplingError, Step, Transform, TransformFactory};
@@ -16,41 +16,41 @@ use std::sync::Arc;
 
 /// Maximum tokens banned at one position.
 const BANS_MAX: usize = 64;
-/// Tokens that an answer of no length may take back.
+/// Tokens that an answer may rewind, whatever its length.
 const WITHDRAWN_MIN: usize = 1024;
-/// Further tokens that it may take back for each of its tokens.
+/// Further tokens that it may rewind per token of the answer.
 const WITHDRAWN_PER_TOKEN: usize = 8;
 
 /// State of banned strings of one answer.
 pub(super) struct BannedStrings {
-    /// State of the search behind the last token that is not pending.
+    /// State of the search after the last token that is not pending.
     settled: BannedMatcher,
-    /// State of the text behind the last token.
+    /// State of the text after the last token.
     ahead: Ahead,
     pending: VecDeque<Pending>,
     bans: Bans,
-    /// Tokens that are no longer pending.
+    /// Number of tokens that are no longer pending.
     certain: usize,
-    /// Tokens taken back.
+    /// Number of rewound tokens.
     withdrawn: usize,
 }
 
-/// The text of an answer as far as it was sampled.
+/// The text of an answer up to the last sampled token.
 struct Ahead {
     detokenizer: Detokenizer,
     stop: StopMatcher,
     matcher: BannedMatcher,
-    /// Limit of the reasoning's length.
+    /// Limit on the length of the reasoning.
     budget: Option<BudgetAhead>,
 }
 
-/// A token that may be taken back.
+/// A token that may be rewound.
 struct Pending {
     sampled: Sampled,
     /// Position of the token.
     position: u64,
-    /// Offset in the answer's text behind its text, the first byte of a character that later tokens complete
-    /// included.
+    /// End offset of its text in the answer's text, including the first bytes of a character that later
+    /// tokens complete.
     end: usize,
 }
 
@@ -64,17 +64,17 @@ pub(super) enum Read {
     Banned(Found),
 }
 
-/// The way back from a banned string.
+/// The rewind from a banned string.
 pub(super) struct Rewind {
-    /// Tokens to take back.
+    /// Number of tokens to rewind.
     pub(super) tokens: usize,
     /// Whether a limit is reached, so that the answer ends.
     pub(super) exhausted: bool,
 }
 
 impl BannedStrings {
-    /// The state at the start of an answer, whose text begins with the state of `detokenizer`, `stop` and
-    /// `budget`.
+    /// The state at the start of an answer, whose text begins in the given states of `detokenizer`, `stop`
+    /// and `budget`.
     pub(super) fn new(
         matcher: BannedMatcher,
         bans: Bans,
@@ -125,7 +125,7 @@ impl BannedStrings {
         self.settled.push(decoded);
     }
 
-    /// Records the text behind the last token of a resumed answer, where nothing is pending.
+    /// Records the text after the last token of a resumed answer, where nothing is pending.
     pub(super) fn resume(
         &mut self,
         detokenizer: &Detokenizer,
@@ -136,14 +136,14 @@ impl BannedStrings {
         self.ahead = Ahead { detokenizer: detokenizer.clone(), stop: stop.clone(), matcher, budget };
     }
 
-    /// The next token, if the end of the reasoning's budget forces it.
+    /// The next token, if the end of the reasoning budget forces it.
     pub(super) fn forced(&self) -> Option<TokenId> {
         self.ahead.budget.as_ref().and_then(BudgetAhead::forced)
     }
 
-    /// Takes back the tokens from the one in which `found` begins, or from the first that is pending, and
-    /// bans it at its position. `detokenizer`, `stop` and `budget` are those behind the last token that is
-    /// not pending.
+    /// Rewinds to the token in which `found` begins, or to the first pending token, and bans that token at
+    /// its position. `detokenizer`, `stop` and `budget` are the states after the last token that is not
+    /// pending.
     pub(super) fn rewind(
         &mut self,
         found: Found,
@@ -179,7 +179,7 @@ impl BannedStrings {
         matching.next().map(|ban| ban.string)
     }
 
-    /// The banned string that a token banned last at `position` led to; `None` if none is banned there.
+    /// The banned string for which a token was last banned at `position`; `None` if none is banned there.
     pub(super) fn banned_at(&self, position: u64) -> Option<usize> {
         let bans = self.bans.0.lock();
         bans.last().filter(|ban| ban.position == position).map(|ban| ban.string)
@@ -187,7 +187,7 @@ impl BannedStrings {
 }
 
 impl Ahead {
-    /// Reads a token. Returns what it completes, and the offset behind its text.
+    /// Reads a token. Returns the string that it completes, and the end offset of its text.
     fn read(&mut self, id: TokenId, tokenizer: &dyn Tokenizer) -> (Read, usize) {
         let before = self.matcher.read();
         self.stop.push_control(tokenizer, id);
@@ -196,7 +196,7 @@ impl Ahead {
         self.detokenizer.push(tokenizer, id, &mut decoded);
         let found = self.matcher.push(&decoded);
         let end = self.matcher.read() + usize::from(self.detokenizer.is_holding());
-        // Of a stop string and a banned string, the one that is complete first counts.
+        // If a stop string and a banned string are both complete, the one completed first applies.
         let until = found.map_or(decoded.len(), |found| found.end - before);
         let stopped = self.stop.push_into(decoded.get(..until).unwrap_or_default(), &mut released).is_some();
         if let Some(budget) = &mut self.budget {
@@ -211,12 +211,12 @@ impl Ahead {
     }
 }
 
-/// A token banned at a position, for the tokens that precede it now.
+/// A token banned at a position, valid for the current preceding tokens.
 #[derive(Clone, Copy, Debug)]
 struct Ban {
     position: u64,
     token: TokenId,
-    /// Index of the banned string that it led to.
+    /// Index of the banned string that caused the ban.
     string: usize,
 }
 
@@ -225,8 +225,8 @@ struct Ban {
 pub(super) struct Bans(Arc<Mutex<Vec<Ban>>>);
 
 impl Bans {
-    /// Adds a ban, and forgets those of later positions, which other tokens will precede.
-    /// Returns the number of tokens banned at its position.
+    /// Adds a ban and removes those of later positions, whose preceding tokens will change. Returns the
+    /// number of tokens banned at its position.
     fn add(&self, ban: Ban) -> usize {
         let mut bans = self.0.lock();
         bans.retain(|other| other.position <= ban.position);

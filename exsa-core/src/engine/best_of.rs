@@ -10,7 +10,7 @@ pub(crate) struct Candidate {
 }
 
 impl Candidate {
-    /// Answers that ended by themselves go first, then those that were cut off, then those that failed.
+    /// Rank of the answer's end: complete answers first, then answers that were cut off, then failed ones.
     fn class(&self) -> u8 {
         match self.end.reason {
             FinishReason::Failed(_) => 2,
@@ -24,8 +24,8 @@ impl Candidate {
     }
 }
 
-/// The best `n` of the candidates, the best first, with their indices in this order. The best have
-/// the highest mean log-probability per token; of equals, the one generated first goes first.
+/// The best `n` candidates, best first, renumbered in this order. Candidates rank by mean log-probability per
+/// token; ties go to the lower index.
 pub(crate) fn best(mut candidates: Vec<Candidate>, n: usize) -> Vec<Candidate> {
     candidates.sort_by_key(|candidate| candidate.end.index);
     candidates.sort_by(|a, b| a.class().cmp(&b.class()).then(b.mean().total_cmp(&a.mean())));

@@ -1,4 +1,4 @@
-//! Converts requests for vectors or scores to jobs, on the caller's thread.
+//! Converts embedding and rerank requests to jobs, on the caller's thread.
 
 use crate::backend::Pooling;
 use crate::embed::{
@@ -26,16 +26,22 @@ impl InputProcessor {
     pub(crate) fn embed(&self, request: EmbedRequest) -> Result<Pending<EmbedOutput>, SubmitError> {
         let refused = |reason: &str| SubmitError::Unsupported { operation: "embed", reason: reason.into() };
         match self.info.capabilities.embed {
-            Some(Pooling::Rank) => return Err(refused("the model is a reranker, which gives scores")),
+            Some(Pooling::Rank) => {
+                return Err(refused("the model is a reranker, which computes scores, not embeddings"));
+            }
             Some(_) => {}
             None => {
                 return Err(refused(
-                    "the session gives no vectors; load an embedding model, or set SessionOptions::pooling",
+                    "the session does not support embeddings; load an embedding model, or set \
+                     SessionOptions::pooling",
                 ));
             }
         }
         if request.dimensions == Some(0) {
-            return Err(SubmitError::Option { option: "dimensions", problem: "0, but at least 1".into() });
+            return Err(SubmitError::Option {
+                option: "dimensions",
+                problem: "0, but at least 1 is allowed".into(),
+            });
         }
         if request.inputs.is_empty() {
             return Err(SubmitError::Option { option: "inputs", problem: "no text".into() });
@@ -59,7 +65,7 @@ impl InputProcessor {
 
     pub(crate) fn rerank(&self, request: RerankRequest) -> Result<Pending<RerankOutput>, SubmitError> {
         if self.info.capabilities.embed != Some(Pooling::Rank) {
-            let reason = "the model gives no scores; load a reranker".into();
+            let reason = "the model is not a reranker; load a reranker model".into();
             return Err(SubmitError::Unsupported { operation: "rerank", reason });
         }
         if request.documents.is_empty() {
@@ -78,8 +84,8 @@ impl InputProcessor {
         Ok(output)
     }
 
-    /// Refuses a text that is empty, holds unknown ids or is too long. Where truncation
-    /// is allowed, cuts a long text but keeps its first `start` and last `end` tokens.
+    /// Refuses a text that is empty, contains unknown token ids or is too long. If truncation is allowed, a
+    /// long text is truncated, but its first `start` and last `end` tokens are kept.
     fn check_text(
         &self,
         index: usize,
@@ -151,9 +157,9 @@ impl InputProcessor {
     }
 }
 
-/// Cuts more than `limit` tokens to that number, but keeps the first `start` and the last `end`. `false`,
-/// without a change, where `truncate` refuses or these alone fill the limit: a query leaves no token for its
-/// document.
+/// Truncates `tokens` to `limit` tokens, but keeps the first `start` and the last `end`. Returns `false`,
+/// without a change, if `truncate` refuses, or if the kept tokens alone fill the limit, as when a query
+/// leaves no token for its document.
 fn cut(tokens: &mut Vec<TokenId>, limit: usize, truncate: Truncate, start: usize, end: usize) -> bool {
     if start + end >= limit {
         return false;

@@ -1,4 +1,4 @@
-//! Queue of requests for vectors and scores, text by text.
+//! Queue of embedding and rerank requests, scheduled text by text.
 
 use crate::embed::{EmbedError, EmbedOutput, PendingSender, RerankOutput};
 use crate::finish::{RequestError, Usage};
@@ -8,13 +8,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The receiver of the output, and its form.
+/// Receiver of the output, by kind of request.
 pub(crate) enum Reply {
     Vectors { to: PendingSender<EmbedOutput>, normalize: bool, dimensions: Option<usize> },
     Scores(PendingSender<RerankOutput>),
 }
 
-/// A request for vectors or scores.
+/// An embedding or rerank request.
 pub(crate) struct EmbedJob {
     pub(crate) id: RequestId,
     pub(crate) texts: Vec<Vec<TokenId>>,
@@ -25,7 +25,7 @@ pub(crate) struct EmbedJob {
     pub(crate) deadline: Option<Duration>,
     /// Time at which the first text entered a pass.
     pub(crate) started: Option<Duration>,
-    /// Indices of texts without a pass or a result, in order.
+    /// Indices of the texts that are neither in a pass nor complete, in order.
     waiting: VecDeque<usize>,
     results: Vec<Option<Result<Vec<f32>, RequestError>>>,
     missing: usize,
@@ -99,7 +99,7 @@ impl EmbedJob {
     }
 }
 
-/// Scales to length 1; a zero vector stays zero.
+/// Normalizes to length 1; a zero vector stays zero.
 fn normalise(vector: &mut [f32]) {
     let norm = vector.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
     if norm > 0.0 {
@@ -107,10 +107,11 @@ fn normalise(vector: &mut [f32]) {
     }
 }
 
-/// Incomplete requests for vectors and scores.
+/// Incomplete embedding and rerank requests.
 ///
-/// More urgent classes go first, but after [`OVERTAKEN_MAX`] texts the oldest request of another class gets
-/// a turn. Within a class, requests take turns of one text each, so that a long list delays no short list.
+/// More urgent classes go first, but after [`OVERTAKEN_MAX`] texts the oldest request of another class gets a
+/// turn. Within a class, requests alternate text by text (round robin), so that a long list does not delay a
+/// short one.
 #[derive(Default)]
 pub(crate) struct EmbedQueue {
     jobs: HashMap<RequestId, EmbedJob>,
@@ -118,7 +119,7 @@ pub(crate) struct EmbedQueue {
     turns: [VecDeque<RequestId>; Priority::COUNT],
     /// Texts taken ahead of less urgent classes since their last turn.
     overtaken: usize,
-    /// Time since which the next text has found no room.
+    /// Time since which the next text has been waiting for a sequence and KV.
     pub(crate) blocked_since: Option<Duration>,
 }
 

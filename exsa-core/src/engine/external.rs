@@ -1,4 +1,5 @@
-//! Prompts and answers of engines outside this process, by the code of the in-process engine.
+//! Prompt encoding and answer decoding for engines outside this process, with the code of the in-process
+//! engine.
 
 use crate::chat::{ChatTemplate, ChatTemplateSource, ChatTemplates, Message, Rendered};
 use crate::engine::output::Output;
@@ -14,9 +15,8 @@ use crate::tokenizer::{EncodeOptions, SpecialIds, Tokenizer, encode_prompt};
 use std::fmt;
 use std::sync::Arc;
 
-/// Tokenizer and chat templates of a model whose weights are elsewhere: prompts get the ids that the
-/// in-process [`Engine`](crate::Engine) would give them. For implementations of
-/// [`Generator`](crate::Generator).
+/// Tokenizer and chat templates of a model that runs elsewhere. Prompts are encoded exactly as by the
+/// in-process [`Engine`](crate::Engine). For implementations of [`Generator`](crate::Generator).
 pub struct PromptEncoder {
     tokenizer: Arc<dyn Tokenizer>,
     templates: ChatTemplates,
@@ -26,11 +26,11 @@ pub struct PromptEncoder {
 /// A prompt as token ids.
 #[derive(Clone, Debug)]
 pub struct EncodedPrompt {
-    /// The ids, BOS included where the model wants it.
+    /// The ids, including BOS if the model requires it.
     pub tokens: Vec<TokenId>,
     /// The template of a conversation.
     template: Option<Arc<ChatTemplate>>,
-    /// The text of a conversation.
+    /// The end of a conversation's text.
     end: Option<PromptEnd>,
 }
 
@@ -57,7 +57,7 @@ impl PromptEncoder {
     ///
     /// # Errors
     ///
-    /// The reason why a conversation cannot be rendered; a prompt of token ids has no text.
+    /// The conversation cannot be rendered, or the prompt consists of token ids, which have no text.
     pub fn render(&self, request: &Request) -> Result<Rendered, SubmitError> {
         match &request.prompt {
             Prompt::Text(text) => Ok(Rendered { text: text.clone(), protected_offsets: Vec::new() }),
@@ -102,11 +102,12 @@ impl PromptEncoder {
         Ok((template, rendered))
     }
 
-    /// The decoder of an answer to `request`, whose prompt is `prompt`. Ids of tool calls derive from `seed`.
+    /// The decoder of an answer to `request`, whose prompt is `prompt`. The ids of tool calls are derived
+    /// from `seed`.
     ///
     /// # Errors
     ///
-    /// Stop strings and options of tools that cannot be used.
+    /// Invalid stop strings or tool options.
     pub fn decoder(
         &self,
         request: &Request,
@@ -130,9 +131,9 @@ impl fmt::Debug for PromptEncoder {
     }
 }
 
-/// Turns the tokens or the text of an engine outside this process into the events of a stream: text without
-/// split characters, stop strings, stop tokens, the limit of tokens, reasoning and tool calls, as the
-/// in-process engine does.
+/// Turns the tokens or the text of an engine outside this process into the events of a stream, as the
+/// in-process engine does: it assembles whole characters, applies stop strings, stop tokens and the token
+/// limit, and parses reasoning and tool calls.
 pub struct AnswerDecoder {
     tokenizer: Arc<dyn Tokenizer>,
     detokenizer: Detokenizer,
@@ -160,11 +161,11 @@ pub enum DecoderStep {
 }
 
 impl AnswerDecoder {
-    /// The decoder of an answer that comes as text: the engine's tokenizer is unknown.
+    /// The decoder of an answer that is received as text, if the engine's tokenizer is unknown.
     ///
     /// # Errors
     ///
-    /// Stop strings and options of tools that cannot be used.
+    /// Invalid stop strings or tool options.
     pub fn of_text(request: &Request) -> Result<Self, SubmitError> {
         let tokenizer = Arc::new(NoVocabulary(SpecialIds::default()));
         let plan = OutputPlan::new(request, None, None, &[], &*tokenizer, "")?;
@@ -202,7 +203,7 @@ impl AnswerDecoder {
         })
     }
 
-    /// Number of tokens taken so far, the token that ended the answer included.
+    /// Number of tokens processed so far, including the token that ended the answer.
     pub fn tokens(&self) -> usize {
         self.tokens
     }
@@ -212,7 +213,7 @@ impl AnswerDecoder {
         self.stop_tokens.binary_search(&id).is_ok() || self.end_of_generation.binary_search(&id).is_ok()
     }
 
-    /// The reason for an answer's end with `id`, which [ends](Self::ends) it.
+    /// The finish reason of an answer that ends with `id`, a token for which [`ends`](Self::ends) is true.
     pub fn end_of(&self, id: TokenId) -> FinishReason {
         match self.stop_tokens.binary_search(&id) {
             Ok(_) => FinishReason::StopToken(id),
@@ -220,7 +221,7 @@ impl AnswerDecoder {
         }
     }
 
-    /// Takes the token `id` and emits it, with the text that became certain. `token` has its
+    /// Processes the token `id` and emits it with the text that became certain. `token` holds its
     /// log-probabilities. A token that ends the answer by its id is not emitted.
     pub fn token(&mut self, id: TokenId, token: Token, stream: &StreamSender) -> DecoderStep {
         let mut text = self.released();
@@ -231,7 +232,7 @@ impl AnswerDecoder {
         self.emit(Token { id: Some(id), ..token }, text, reason, stream)
     }
 
-    /// Takes text of the answer, in which `tokens` tokens were written, and emits it as `token`.
+    /// Processes text of the answer that consists of `tokens` tokens, and emits it as `token`.
     pub fn text(&mut self, text: &str, tokens: usize, token: Token, stream: &StreamSender) -> DecoderStep {
         self.tokens = self.tokens.saturating_add(tokens);
         let mut released = self.released();
@@ -254,7 +255,8 @@ impl AnswerDecoder {
         }
     }
 
-    /// Takes tokens whose text was emitted before. Returns the reason if the answer ended with one of them.
+    /// Replays tokens whose text was emitted before. Returns the finish reason if the answer ended with one
+    /// of them.
     pub fn replay(&mut self, tokens: &[TokenId]) -> Option<FinishReason> {
         for id in tokens {
             let mut text = self.released();
@@ -293,9 +295,9 @@ impl AnswerDecoder {
         Released { keep_controls: self.stop.keeps_controls(), ..Released::default() }
     }
 
-    /// Ends the answer, and releases what was held back. The reason becomes a stop string if the last text
-    /// completes one. The events and the text go with the answer's last event
-    /// ([`StreamSender::finish_with`]).
+    /// Ends the answer and releases the held-back text. The reason becomes
+    /// [`StopString`](FinishReason::StopString) if the last text completes a stop string. Events and text are
+    /// to be sent together with the answer's last event ([`StreamSender::finish_with`]).
     pub fn finish(&mut self, mut reason: FinishReason) -> (FinishReason, Vec<Event>, String) {
         let mut text = self.released();
         if !self.stop.has_matched() {
@@ -317,7 +319,7 @@ impl fmt::Debug for AnswerDecoder {
     }
 }
 
-/// Stands for a tokenizer that is unknown: no token has text.
+/// Placeholder for an unknown tokenizer: no token has text.
 struct NoVocabulary(SpecialIds);
 
 impl Tokenizer for NoVocabulary {

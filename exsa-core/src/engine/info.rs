@@ -1,10 +1,10 @@
-//! Facts about an engine that other processes need.
+//! Description of an engine for other processes.
 
 use crate::backend::{Capabilities, Fingerprint};
 use crate::model_info::ModelInfo;
 
-/// Constant facts about an [`Engine`](crate::Engine): what a [`RequestValidator`](crate::RequestValidator) in
-/// another process needs.
+/// Constant properties of an [`Engine`](crate::Engine), from which a
+/// [`RequestValidator`](crate::RequestValidator) in another process is built.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -20,7 +20,7 @@ pub struct EngineInfo {
 }
 
 impl EngineInfo {
-    /// Facts about an engine whose KV takes the model's bytes per token.
+    /// Describes an engine whose KV takes [`ModelInfo::kv_bytes_per_token`].
     pub fn new(model: ModelInfo, capabilities: Capabilities) -> Self {
         let (kv_bytes_per_token, fingerprint) = (model.kv_bytes_per_token, model.fingerprint());
         Self { model, capabilities, kv_bytes_per_token, fingerprint }

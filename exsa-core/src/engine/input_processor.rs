@@ -105,7 +105,7 @@ impl InputProcessor {
         }
     }
 
-    /// Refuses a request that is wrong, whatever the load.
+    /// Refuses a request that is invalid regardless of load.
     pub(crate) fn check(&self, request: &Request) -> Result<(), SubmitError> {
         self.prepare(request.clone(), |_, _| {}).map(drop)
     }
@@ -116,7 +116,7 @@ impl InputProcessor {
         source: &ModelSource,
     ) -> Result<AdapterStatus, AdapterError> {
         if self.info.capabilities.span_adapters_max == 0 {
-            let reason = "the engine's session takes none".to_owned();
+            let reason = "the engine's session does not support adapters".to_owned();
             return Err(AdapterError::Unsupported { reason });
         }
         self.local_adapters()?.load(name, source)
@@ -138,12 +138,11 @@ impl InputProcessor {
     }
 
     fn local_adapters(&self) -> Result<&Adapters, AdapterError> {
-        let reason = || "an engine in another process loads none".to_owned();
+        let reason = || "an engine in another process cannot load adapters".to_owned();
         self.adapters.as_ref().ok_or_else(|| AdapterError::Unsupported { reason: reason() })
     }
 
-    /// Validates a request and prepares all that the engine needs of it. `notify` takes the signals of its
-    /// stream.
+    /// Validates a request and prepares its submission. `notify` receives the signals of its stream.
     fn prepare(
         &self,
         mut request: Request,
@@ -173,7 +172,7 @@ impl InputProcessor {
             Some(adapters) => adapters.resolve(&request.adapters)?,
             None if request.adapters.is_empty() => None,
             None => {
-                let reason = "an engine in another process loads no adapters".to_owned();
+                let reason = "an engine in another process cannot use adapters".to_owned();
                 return Err(SubmitError::Unsupported { operation: "lora", reason });
             }
         };
@@ -338,7 +337,7 @@ impl InputProcessor {
         Ok((Submission { state, answers }, events))
     }
 
-    /// Refuses an answer of which more was generated than the context holds: `tokens` with the prompt.
+    /// Refuses a resumed answer that no longer fits the context: `tokens` includes the prompt.
     fn check_resumed(&self, request: &Request, tokens: usize, generated: usize) -> Result<(), SubmitError> {
         let limit = self.info.capabilities.context_tokens_max;
         if generated > 0 && tokens > limit && !matches!(request.overflow, Overflow::Shift { .. }) {
@@ -347,7 +346,7 @@ impl InputProcessor {
         Ok(())
     }
 
-    /// Tokens that a request keeps when it shifts a full context; `None` if it does not shift.
+    /// Number of tokens that a request keeps when a full context is shifted; `None` without context shift.
     fn keep(&self, request: &Request, prompt: &[TokenId]) -> Result<Option<usize>, SubmitError> {
         let Overflow::Shift { keep } = request.overflow else { return Ok(None) };
         let bos = prompt.first().filter(|first| self.tokenizer.special().bos == Some(**first));
@@ -356,8 +355,8 @@ impl InputProcessor {
         let keep_max = window - window / 4;
         if keep > keep_max {
             let problem = format!(
-                "{keep} tokens of the prompt, but at most {keep_max}, three quarters of the context of \
-                 {window}"
+                "{keep} tokens of the prompt, but at most {keep_max} are allowed, three quarters of the \
+                 context of {window}"
             );
             return Err(SubmitError::Option { option: "n_keep", problem });
         }
@@ -378,8 +377,8 @@ impl InputProcessor {
         Ok(Some(matcher))
     }
 
-    /// Refuses a request that would need more KV than the whole cache. An answer
-    /// without a limit of its own continues until the context or the KV cache is full.
+    /// Refuses a request that needs more KV than the whole cache. An answer without a token limit is not
+    /// refused: it continues until the context or the KV cache is full.
     fn check_kv(&self, prompt: usize, answer: Option<usize>) -> Result<(), SubmitError> {
         let Some(answer) = answer else { return Ok(()) };
         let kv = self.info.capabilities.kv_tokens_max;
@@ -467,21 +466,24 @@ fn check_answers(request: &Request, is_resumed: bool) -> Result<usize, SubmitErr
     let refused = |option, problem| Err(SubmitError::Option { option, problem });
     let (n, best_of) = (request.n, request.best_of.unwrap_or(request.n));
     if !(1..=ANSWERS_MAX).contains(&n) {
-        return refused("n", format!("{n} answers, but 1 to {ANSWERS_MAX} are possible"));
+        return refused("n", format!("{n} answers, but 1 to {ANSWERS_MAX} are allowed"));
     }
     if !(n..=ANSWERS_MAX).contains(&best_of) {
         return refused(
             "best_of",
-            format!("{best_of}, but {n} (the value of n) to {ANSWERS_MAX} are possible"),
+            format!("{best_of}, but {n} (the value of n) to {ANSWERS_MAX} are allowed"),
         );
     }
     if is_resumed && best_of > 1 {
         let option = if n > 1 { "n" } else { "best_of" };
-        return refused(option, format!("{best_of} answers, but a resumed request goes on with one"));
+        return refused(
+            option,
+            format!("{best_of} answers, but a resumed request continues a single answer"),
+        );
     }
     match request.prompt_logprobs {
         Some(top) if top > TOP_LOGPROBS_MAX => {
-            refused("prompt_logprobs", format!("{top}, but 0 to {TOP_LOGPROBS_MAX} are possible"))
+            refused("prompt_logprobs", format!("{top}, but 0 to {TOP_LOGPROBS_MAX} are allowed"))
         }
         _ => Ok(best_of),
     }

@@ -23,7 +23,7 @@ pub(crate) enum Command {
     Position(RequestId),
     WatchCache(LogWriter),
     PromptRead(ReadEnd),
-    /// Saves all prefixes that the prompt store lacks, and tells how many it took.
+    /// Saves all prefixes missing in the prompt store, and sends the number that the store accepted.
     SavePrompts(Sender<usize>),
 }
 
@@ -31,9 +31,9 @@ pub(crate) enum Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Shutdown {
-    /// Accepted requests are answered to the end first.
+    /// Accepted requests are completed first.
     Drain,
-    /// Requests end at once, as cancelled.
+    /// All requests are cancelled at once.
     Abort,
 }
 
@@ -45,7 +45,7 @@ struct Inbox {
     closed: bool,
 }
 
-/// The inbox of one engine.
+/// The command queue of one engine.
 #[derive(Default)]
 pub(crate) struct Mailbox {
     inbox: Mutex<Inbox>,

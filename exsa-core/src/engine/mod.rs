@@ -78,13 +78,21 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Makes a session of `model` and starts the thread, with a [`FairQueue`].
+    /// Creates a session of `model` and starts the engine's thread, with a [`FairQueue`].
+    ///
+    /// # Errors
+    ///
+    /// The session cannot be created, or the thread cannot be started ([`LoadError::Backend`]).
     pub fn start(model: Arc<dyn Model>, options: EngineOptions) -> Result<Self, LoadError> {
         let queue = Box::new(FairQueue::new(options.fair));
         Self::start_with(model, options, queue)
     }
 
     /// Like [`start`](Self::start), with a custom queue order.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`](Self::start).
     pub fn start_with(
         model: Arc<dyn Model>,
         options: EngineOptions,
@@ -103,7 +111,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// The reason why the request is refused.
+    /// The reason for refusing the request.
     pub fn submit(&self, request: Request) -> Result<TokenStream, SubmitError> {
         self.input.submit(request)
     }
@@ -112,7 +120,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// The reason why the request is refused.
+    /// The reason for refusing the request.
     pub fn embed(&self, request: EmbedRequest) -> Result<Pending<EmbedOutput>, SubmitError> {
         self.input.embed(request)
     }
@@ -121,12 +129,12 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// The reason why the request is refused.
+    /// The reason for refusing the request.
     pub fn rerank(&self, request: RerankRequest) -> Result<Pending<RerankOutput>, SubmitError> {
         self.input.rerank(request)
     }
 
-    /// The model alone, in the form of [`Generator::models`].
+    /// The engine's only model, in the form of [`Generator::models`].
     pub fn models(&self) -> Vec<Arc<ModelInfo>> {
         vec![self.info.clone()]
     }
@@ -136,7 +144,7 @@ impl Engine {
         *self.stats.lock()
     }
 
-    /// Facts about the model.
+    /// Metadata of the model.
     pub fn model(&self) -> &ModelInfo {
         &self.info
     }
@@ -146,8 +154,8 @@ impl Engine {
         self.input.tokenizer.clone()
     }
 
-    /// Number of prompt tokens of the request, BOS and chat template
-    /// included. Does not validate the rest of the request.
+    /// Number of prompt tokens of the request, including BOS and chat template. Does not validate the rest of
+    /// the request.
     ///
     /// # Errors
     ///
@@ -156,7 +164,7 @@ impl Engine {
         Ok(self.input.encode(request)?.tokens.len())
     }
 
-    /// The text of the request's prompt: of a conversation as the chat template renders it.
+    /// The text of the request's prompt; a conversation is rendered by the chat template.
     ///
     /// # Errors
     ///
@@ -166,32 +174,32 @@ impl Engine {
         self.input.render(request)
     }
 
-    /// Facts about the engine: model, abilities and limits of the session.
+    /// Properties of the engine: the model, and the abilities and limits of the session.
     pub fn info(&self) -> &EngineInfo {
         &self.input.info
     }
 
-    /// Loads an adapter that requests can use from now on by its name; see [`Request::adapter`]. Passes go on
-    /// meanwhile.
+    /// Loads a LoRA adapter, which later requests can select by `name`; see [`Request::adapter`]. Does not
+    /// block running passes.
     ///
     /// # Errors
     ///
-    /// The reason why it is refused.
+    /// The reason for refusing the adapter.
     pub fn load_adapter(&self, name: &str, source: &ModelSource) -> Result<AdapterStatus, AdapterError> {
         self.input.load_adapter(name, source)
     }
 
-    /// Unloads an adapter. Its name is gone at once; requests that use it go on to their end, and its memory
-    /// is freed with the last of them.
+    /// Unloads an adapter. The name is removed at once; requests that use the adapter are completed, and its
+    /// memory is freed after the last of them.
     ///
     /// # Errors
     ///
-    /// [`AdapterError::Unknown`].
+    /// [`AdapterError::Unknown`] if no adapter has this name.
     pub fn unload_adapter(&self, name: &str) -> Result<(), AdapterError> {
         self.input.unload_adapter(name)
     }
 
-    /// Takes the memory of adapters that are loaded from now on from a budget.
+    /// Charges the memory of adapters loaded from now on to a shared budget.
     #[cfg(feature = "registry")]
     pub(crate) fn share_adapter_memory(&self, memory: Arc<dyn crate::adapter::memory::AdapterMemory>) {
         self.input.share_adapter_memory(memory);
@@ -204,40 +212,41 @@ impl Engine {
 
     /// Changes the mode from the next step on.
     pub fn set_mode(&self, mode: Mode) {
-        // An engine that has ended needs no mode.
+        // An engine that has ended ignores the command.
         let _ = self.input.mailbox.post(Command::Mode(mode));
     }
 
-    /// Changes the settings of fairness from the next step on.
+    /// Changes the options of the fair queue from the next step on.
     pub fn set_fair(&self, options: FairOptions) {
-        // An engine that has ended admits no request.
+        // An engine that has ended ignores the command.
         let _ = self.input.mailbox.post(Command::Fair(options));
     }
 
     /// Sets the proposers of drafts from the next step on, in place of those of
     /// [`EngineOptions::speculation`]; `None` turns speculation off.
     pub fn speculate(&self, speculation: Option<Speculation>) {
-        // An engine that has ended needs no drafts.
+        // An engine that has ended ignores the command.
         let _ = self.input.mailbox.post(Command::Speculate(speculation.map(Box::new)));
     }
 
-    /// Watches the prefix cache: its blocks, and changes of them, are recorded for the reader from now on.
-    /// Unread events take at most `bytes_max` bytes, and the announcement of all blocks at most those of the
-    /// cached tokens. A further call ends the events of the reader before.
+    /// Watches the prefix cache: returns a reader of its blocks and of all later changes. Unread events are
+    /// limited to `bytes_max` bytes, apart from the initial announcement of all blocks, whose size is bounded
+    /// by the cached tokens. A further call replaces the previous reader.
     pub fn watch_cache(&self, bytes_max: usize) -> CacheEvents {
         CacheEvents::new(self.input.mailbox.clone(), bytes_max)
     }
 
-    /// Hands every cached prefix that the [prompt store](crate::prompt_cache::PromptStore) lacks to it, and
-    /// waits for at most `timeout` until it has taken them: before an entry is pinned, or a planned restart.
-    /// Running streams pause meanwhile. Returns their number; `None` if the time was over first.
+    /// Saves every cached prefix that is missing in the [prompt store](crate::prompt_cache::PromptStore), and
+    /// waits at most `timeout` until the store has accepted them: before pinning an entry, or before a
+    /// planned restart. Running streams pause meanwhile. Returns the number of prefixes; `None` after a
+    /// timeout.
     pub fn save_prompts(&self, timeout: Duration) -> Option<usize> {
         let (done, saved) = std::sync::mpsc::channel();
         self.input.mailbox.post(Command::SavePrompts(done)).ok()?;
         saved.recv_timeout(timeout).ok()
     }
 
-    /// The tokens of the request's prompt, by which a prompt store finds entries.
+    /// The tokens of the request's prompt, by which a prompt store looks up entries.
     ///
     /// # Errors
     ///
@@ -246,20 +255,19 @@ impl Engine {
         Ok(self.input.encode(request)?.tokens)
     }
 
-    /// Number of answers that wait for a sequence, by user; those of requests without a user count under an
-    /// empty name.
+    /// Number of answers waiting for a sequence, by user. Requests without a user count under an empty name.
     pub fn waiting_by_user(&self) -> Vec<(Arc<str>, usize)> {
         self.input.admission.by_user()
     }
 
-    /// Interrupts the running forward pass, if any. No request
-    /// ends: the next pass computes the same tokens again.
+    /// Interrupts the running forward pass, if any. No request ends; the next pass recomputes the same
+    /// tokens.
     pub fn interrupt(&self) {
         self.input.in_flight.end_pass();
     }
 
-    /// Begins a shutdown and returns at once. No request is accepted from then
-    /// on. An abort can follow a drain; a drain after an abort changes nothing.
+    /// Begins a shutdown and returns at once. No further request is accepted. An abort can follow a drain; a
+    /// drain after an abort has no effect.
     pub fn begin_shutdown(&self, how: Shutdown) {
         self.input.mailbox.shut_down(how);
         if how == Shutdown::Abort {

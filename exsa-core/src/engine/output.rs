@@ -1,4 +1,4 @@
-//! Output side of an answer: from certain text to the events of the stream.
+//! Output of an answer: turns certain text into the events of the stream.
 
 use crate::stream::{Event, StreamSender, Token};
 use crate::text::Released;
@@ -7,16 +7,19 @@ use crate::tools::{Delta, OutputParser};
 
 /// Turns the tokens of an answer, and the text that became certain with them, into events.
 ///
-/// The text has passed detokenizer and stop strings. Parsers that part it, into reasoning, tool
-/// calls and content, belong here; so does anything that holds events back.
+/// The text has passed the detokenizer and the stop strings. This module holds the parser that splits it into
+/// reasoning, tool calls and content, and withholds the events of candidates for
+/// [`best_of`](crate::Request::best_of).
 pub(crate) struct Output {
     /// Index of the answer.
     index: usize,
-    /// Events of an answer that is withheld until it is known whether it is among the best.
+    /// Events withheld until it is known whether the answer is among the best; `None` if events are sent at
+    /// once.
     withheld: Option<Vec<Event>>,
-    /// Events of the token at hand, sent together: a stream that is cut has all of a token or nothing.
+    /// Events of the current token, sent together, so that an interrupted stream has all or none of a token's
+    /// events.
     group: Vec<Event>,
-    /// Parts the text into reasoning, tool calls and text.
+    /// Splits the text into reasoning, tool calls and content.
     #[cfg(feature = "tool-parsers")]
     parser: Option<Box<OutputParser>>,
 }
@@ -44,7 +47,7 @@ impl Output {
         }
     }
 
-    /// Withholds the events: [`take_withheld`](Self::take_withheld) gives them.
+    /// Withholds the events until [`take_withheld`](Self::take_withheld) returns them.
     #[must_use]
     pub(crate) fn withhold(mut self, withhold: bool) -> Self {
         self.withheld = withhold.then(Vec::new);
@@ -59,13 +62,13 @@ impl Output {
         self
     }
 
-    /// The events withheld so far; `None` if events are sent as they come.
+    /// Takes the events withheld so far; `None` if events are sent at once.
     pub(crate) fn take_withheld(&mut self) -> Option<Vec<Event>> {
         self.withheld.take()
     }
 
-    /// Takes a token without its text, and the text released with it. Returns whether the stream has room for
-    /// more.
+    /// Sends `token`, given without its text, with the text released by it. Returns whether the stream has
+    /// room for more.
     pub(crate) fn token(&mut self, token: Token, released: Released, stream: &StreamSender) -> bool {
         #[cfg(feature = "tool-parsers")]
         if self.parser.is_some() {
@@ -78,15 +81,15 @@ impl Output {
         self.send_group(stream)
     }
 
-    /// Takes text of a resumed answer, which was emitted before.
+    /// Reads text of a resumed answer, which was emitted before the interruption.
     pub(crate) fn replay(&mut self, released: &Released) {
         #[cfg(feature = "tool-parsers")]
         self.parse(released, false);
         let _ = released;
     }
 
-    /// Takes the text that the end of the answer released. Returns the events for it, which go with the
-    /// answer's last event, and the text of that.
+    /// Processes the text released at the end of the answer. Returns the events for it, to be sent together
+    /// with the answer's last event, and the text of that last event.
     pub(crate) fn finish(&mut self, released: Released) -> (Vec<Event>, String) {
         #[cfg(feature = "tool-parsers")]
         if self.parser.is_some() {
@@ -119,7 +122,7 @@ impl Output {
         false
     }
 
-    /// Text that ends open reasoning.
+    /// Text that closes the reasoning; `None` if no reasoning is open.
     pub(crate) fn reasoning_end(&self) -> Option<String> {
         #[cfg(feature = "tool-parsers")]
         if let Some(parser) = &self.parser {
@@ -128,7 +131,7 @@ impl Output {
         None
     }
 
-    /// Tool calls that are complete.
+    /// Number of complete tool calls.
     pub(crate) fn calls(&self) -> usize {
         #[cfg(feature = "tool-parsers")]
         if let Some(parser) = &self.parser {
@@ -154,13 +157,13 @@ impl Output {
         deltas
     }
 
-    /// Adds a token with the first piece of text among `deltas`, and the others beside it.
+    /// Adds `token` with the first piece of text among `deltas`, and the other deltas as separate events.
     #[cfg(feature = "tool-parsers")]
     fn parsed_token(&mut self, token: Token, deltas: Vec<Delta>) {
         let index = self.index;
         let mut token = Some(token.index(index));
         if !deltas.iter().any(|delta| matches!(delta, Delta::Text(_) | Delta::Reasoning(_))) {
-            // A token of markers or of a call has no text.
+            // A token of a marker or of a tool call has no text.
             let token = token.take().unwrap_or_default();
             let event = if self.in_reasoning() { Event::Reasoning(token) } else { Event::Token(token) };
             self.group.push(event);

@@ -15,7 +15,7 @@ use crate::tools::ToolChoice;
 #[cfg(feature = "tool-parsers")]
 use crate::tools::{GrammarOptions, OutputParser, ReasoningFormat, ToolFormat, call_constraint, detect};
 
-/// Tokens at the end of a prompt of which the text is looked at.
+/// Number of tokens at the end of a prompt whose text is inspected.
 #[cfg(feature = "tool-parsers")]
 const PROMPT_TAIL_TOKENS: usize = 64;
 
@@ -28,7 +28,7 @@ pub(super) struct PromptEnd {
     pub(super) protected_offsets: Vec<usize>,
 }
 
-/// How the answers of a request are parsed.
+/// Plan for parsing the answers of a request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct OutputPlan {
     #[cfg(feature = "tool-parsers")]
@@ -36,17 +36,17 @@ pub(super) struct OutputPlan {
     tools: Vec<Json>,
     end: PromptEnd,
     show_control: bool,
-    /// Tool calls after which an answer ends.
+    /// Number of tool calls after which an answer ends.
     pub(super) calls_max: usize,
 }
 
 impl OutputPlan {
-    /// The plan for `request`, whose prompt has `prompt_len` of the `tokens`. `template` and `end` are those
-    /// of a conversation.
+    /// The plan for `request`, whose prompt is the first `prompt_len` of `tokens`. `template` and `end` are
+    /// set for a conversation.
     ///
     /// # Errors
     ///
-    /// Options that need a parser, where there is none.
+    /// The request has options that need a parser, but no format is known.
     pub(super) fn new(
         request: &Request,
         template: Option<&ChatTemplate>,
@@ -71,9 +71,9 @@ impl OutputPlan {
                 (_, Some(format)) => format,
                 (_, None) if !has_tools => ToolFormat::None,
                 (_, None) => match found.map(|found| found.tools) {
-                    // The form of the text that stands for the tools in the prompt.
+                    // The format described by the text that lists the tools in the prompt.
                     Some(ToolFormat::None) if tools_as_text(request, template) => ToolFormat::Hermes,
-                    // Nothing tells a format: JSON as the whole answer.
+                    // No format is recognized: the whole answer is JSON.
                     Some(ToolFormat::None) => ToolFormat::Json,
                     Some(format) => format,
                     None => ToolFormat::None,
@@ -114,7 +114,7 @@ impl OutputPlan {
         return false;
     }
 
-    /// The constraint of the answers: that of the request, or that of its tool calls.
+    /// The constraint of the answers: that of the request, or the grammar of its tool calls.
     ///
     /// # Errors
     ///
@@ -152,7 +152,7 @@ impl OutputPlan {
             } else if let Some(constraint) = constraint.as_mut().filter(|_| in_reasoning)
                 && constraint.reasoning_end.is_none()
             {
-                // The constraint is that of the answer, not of the reasoning before.
+                // The constraint applies to the answer, not to the reasoning before it.
                 constraint.reasoning_end = self.parser(0).and_then(|parser| parser.reasoning_end());
                 let end = constraint.reasoning_end.as_deref().map(str::trim).map(str::to_owned);
                 constraint.reasoning_end = end;
@@ -162,7 +162,7 @@ impl OutputPlan {
         Ok(constraint)
     }
 
-    /// The output of answer `index`, whose ids of tool calls derive from `seed`.
+    /// The output of answer `index`; the ids of its tool calls are derived from `seed`.
     pub(super) fn output(&self, index: usize, seed: u64) -> Output {
         let output = Output::new(index);
         #[cfg(feature = "tool-parsers")]
@@ -182,7 +182,7 @@ impl OutputPlan {
     }
 }
 
-/// Options for the template that the request's reasoning asks for; `None` if it asks for nothing.
+/// Template options that implement the request's reasoning options; `None` if there are none.
 pub(super) fn chat_options(request: &Request, template: &ChatTemplate) -> Option<ChatOptions> {
     let reasoning = &request.reasoning;
     let enabled = reasoning.is_enabled();
@@ -191,7 +191,7 @@ pub(super) fn chat_options(request: &Request, template: &ChatTemplate) -> Option
         return None;
     }
     let mut options = request.chat.clone();
-    // Options and variables of the host go first.
+    // Options and variables set by the host take precedence.
     options.enable_thinking = options.enable_thinking.or(enabled);
     if let Some(effort) = reasoning.effort {
         options.reasoning_effort.get_or_insert_with(|| effort.name().to_owned());
@@ -211,7 +211,7 @@ fn check(request: &Request) -> Result<(), SubmitError> {
         }
         ToolChoice::Named(name) if !names().any(|tool| tool == name) => {
             let known = names().collect::<Vec<_>>().join(", ");
-            refused(format!("'{name}' is no tool of the request; tools: {known}"))
+            refused(format!("'{name}' is not a tool of the request; its tools: {known}"))
         }
         _ => Ok(()),
     }
@@ -231,18 +231,18 @@ fn disabled(request: &Request) -> Result<(), SubmitError> {
         _ if !request.skip_special_tokens => "skip_special_tokens",
         _ => return Ok(()),
     };
-    let problem = "it needs the feature 'tool-parsers' of exsa-core, which this program was built without";
+    let problem = "it needs the feature 'tool-parsers' of exsa-core, which is not enabled in this program";
     Err(SubmitError::Option { option, problem: problem.to_owned() })
 }
 
-/// Whether the prompt has its tools as text, because the template has no place for them.
+/// Whether the prompt lists its tools as text, because the template does not support tools.
 #[cfg(feature = "tool-parsers")]
 fn tools_as_text(request: &Request, template: Option<&ChatTemplate>) -> bool {
     request.chat.tool_fallback == ToolFallback::Text
         && template.is_some_and(|template| !template.supports().tools)
 }
 
-/// The text of the last tokens, with the texts of control tokens.
+/// The text of the last tokens, including the text of control tokens.
 #[cfg(feature = "tool-parsers")]
 fn tail(tokens: &[TokenId], tokenizer: &dyn Tokenizer) -> String {
     let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! Conversations that are too long: the messages that can be left out, in order.
+//! Conversations that are too long: which messages can be dropped, in order.
 
 use crate::chat::Message;
 use crate::engine::input_processor::{Encoded, InputProcessor};
@@ -8,8 +8,8 @@ use crate::request::{Prompt, Request};
 use std::ops::Range;
 
 impl InputProcessor {
-    /// The prompt, and the number of messages that were left out of it because
-    /// they are too many and the request asks for that.
+    /// Encodes the prompt, and returns the number of messages dropped to make it fit, if the request allows
+    /// that.
     pub(super) fn encode_to_fit(&self, request: &Request) -> Result<(Encoded, usize), SubmitError> {
         let encoded = self.encode(request)?;
         let (Overflow::DropMessages, Prompt::Chat(messages)) = (request.overflow, &request.prompt) else {
@@ -29,7 +29,7 @@ impl InputProcessor {
             Ok::<_, SubmitError>((self.encode_chat(&kept, request)?, dropped.len()))
         };
         let mut fitting = without(&units)?;
-        // If even that is too long, the check of the length decides.
+        // If even that is too long, the later length check refuses the request.
         let (mut least, mut most) =
             if fitting.0.tokens.len() > prompt_max { (0, 0) } else { (1, units.len()) };
         while least < most {
@@ -45,8 +45,8 @@ impl InputProcessor {
     }
 }
 
-/// Groups of messages, by index, that can be left out, in order: turns before the last message of
-/// the user, the oldest first, then rounds of tool calls after it, but the last round.
+/// Groups of messages, by index, that can be dropped, in order: the turns before the last user message,
+/// oldest first, then the rounds of tool calls after it, except for the last round.
 fn droppable(messages: &[Message]) -> Vec<Vec<usize>> {
     let results = last_results(messages);
     let last_user = messages.iter().rposition(|message| message.role == "user");
@@ -61,9 +61,9 @@ fn droppable(messages: &[Message]) -> Vec<Vec<usize>> {
     dropped
 }
 
-/// Groups of the messages in `range`, without system messages. A message that `begins` a group does so unless
-/// results of calls in the group before follow it. A group with results behind the range is left out, with
-/// all after it.
+/// Splits the messages in `range` into groups, without system messages. A message for which `begins` holds
+/// starts a new group, unless results of calls in the previous group follow it. A group with results beyond
+/// the range is left out, as are all groups after it.
 fn units(
     messages: &[Message],
     range: Range<usize>,

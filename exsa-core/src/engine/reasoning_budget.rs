@@ -1,4 +1,4 @@
-//! Limit of the reasoning's length: its end is forced once the budget is used.
+//! Limit on the length of the reasoning: once the budget is used up, the end of the reasoning is forced.
 
 use crate::engine::output::Output;
 use crate::text::Released;
@@ -6,24 +6,26 @@ use crate::token::TokenId;
 use crate::tokenizer::{EncodeOptions, Tokenizer};
 use std::collections::VecDeque;
 
-/// Tokens of reasoning that an answer may have. The tokens that end it replace sampled ones.
+/// Token budget for the reasoning of an answer. When it is used up, the tokens that end the reasoning replace
+/// sampled tokens.
 #[derive(Clone, Debug)]
 pub(crate) struct ReasoningBudget {
     left: usize,
-    /// Tokens that end the reasoning.
+    /// Tokens still to be forced, which end the reasoning.
     forced: VecDeque<TokenId>,
-    /// Whether the reasoning ends without white space, which a constraint of the answer may not allow.
+    /// Whether to end the reasoning without trailing white space, which a constraint of the answer may not
+    /// allow.
     tight: bool,
 }
 
-/// The budget of an answer as far as it was sampled, ahead of the text that is certain.
+/// The budget after all sampled tokens, ahead of the text that is certain.
 pub(crate) struct BudgetAhead {
     budget: ReasoningBudget,
     output: Output,
 }
 
 impl BudgetAhead {
-    /// The state behind the last certain token; `None` without a budget.
+    /// The state after the last certain token; `None` without a budget.
     pub(crate) fn new(budget: Option<&ReasoningBudget>, output: &Output) -> Option<Self> {
         Some(Self { budget: budget?.clone(), output: output.reader() })
     }
@@ -33,7 +35,7 @@ impl BudgetAhead {
         self.budget.forced()
     }
 
-    /// Reads a token, which released this text.
+    /// Reads a token that released this text.
     pub(crate) fn read(&mut self, released: &Released, tokenizer: &dyn Tokenizer) {
         self.budget.taken();
         let was_reasoning = self.output.in_reasoning();
@@ -43,8 +45,8 @@ impl BudgetAhead {
 }
 
 impl ReasoningBudget {
-    /// A budget of `tokens` for an answer with this output, which may begin inside reasoning. `tight` says
-    /// that the reasoning ends without white space, which a constraint of the answer may not allow.
+    /// A budget of `tokens` for an answer with this output, which may begin inside reasoning. With `tight`,
+    /// the reasoning ends without trailing white space, which a constraint of the answer may not allow.
     pub(crate) fn new(tokens: usize, tight: bool, output: &Output, tokenizer: &dyn Tokenizer) -> Self {
         let mut budget = Self { left: tokens, forced: VecDeque::new(), tight };
         budget.output(false, output, tokenizer);
@@ -56,12 +58,13 @@ impl ReasoningBudget {
         self.forced.front().copied()
     }
 
-    /// Notes that a token was generated.
+    /// Counts a generated token.
     pub(crate) fn taken(&mut self) {
         self.forced.pop_front();
     }
 
-    /// Notes the output after a token; `was_reasoning` says that it was inside reasoning before.
+    /// Updates the state with the output after a token; `was_reasoning` tells whether it was inside reasoning
+    /// before the token.
     pub(crate) fn output(&mut self, was_reasoning: bool, output: &Output, tokenizer: &dyn Tokenizer) {
         if !output.in_reasoning() || !self.forced.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! The part of a request that its answers share, outside the scheduler: stream, owner, usage, times.
+//! State of a request that its answers share, outside the scheduler: stream, user, usage and times.
 
 use crate::engine::adapters::Lease;
 use crate::engine::answer::{Answer, Ended};
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub(crate) struct RequestState {
     pub(crate) id: RequestId,
-    /// Keeps the adapters of the answers in memory.
+    /// Leases that keep the adapters of the answers in memory.
     pub(crate) _adapters: Vec<Arc<Lease>>,
     pub(crate) stream: StreamSender,
     pub(crate) submitted: Duration,
@@ -47,25 +47,25 @@ pub(crate) struct RequestState {
     pub(crate) first_token: Option<Duration>,
     /// Whether there is a time limit for the first token.
     pub(crate) has_first_token_limit: bool,
-    /// Number of most probable tokens for each token of the prompt, if its log-probabilities are sent.
+    /// Number of most probable alternatives per prompt token, if log-probabilities of the prompt are sent.
     pub(crate) prompt_top: Option<usize>,
     /// Tokens of the prompt whose log-probabilities were sent; `None` if none are.
     pub(crate) scored: Option<usize>,
     /// Requests of answers that start once the log-probabilities of the prompt have been sent.
     pub(crate) held: VecDeque<SchedRequest>,
-    /// Answers that are generated.
+    /// Number of answers to generate.
     pub(crate) n: usize,
-    /// Answers that failed.
+    /// Number of answers that failed.
     pub(crate) failed: usize,
-    /// Answers that are sent, if fewer than are generated.
+    /// Number of answers to send, if fewer than are generated.
     pub(crate) best: Option<usize>,
-    /// Answers that have ended and are withheld.
+    /// Withheld answers that have ended.
     pub(crate) candidates: Vec<Candidate>,
 }
 
-/// A request on its way to the engine, and its answers with what the scheduler needs of each.
+/// A submitted request on its way to the engine, with the scheduler's request for each answer.
 ///
-/// The id of the first answer is that of the request; those of the others follow it.
+/// The first answer has the id of the request, the others the ids that follow.
 pub(crate) struct Submission {
     pub(crate) state: Box<RequestState>,
     pub(crate) answers: Vec<(Box<Answer>, SchedRequest)>,
@@ -90,7 +90,8 @@ impl RequestState {
         }
     }
 
-    /// Takes the end of an answer while others go on. Returns whether the stream has room for more.
+    /// Records the end of an answer while others are still open. Returns whether the stream has room for
+    /// more.
     pub(crate) fn answer_ended(&mut self, ended: Ended) -> bool {
         let Ended { mut events, last, withheld } = ended;
         match withheld {
@@ -105,8 +106,8 @@ impl RequestState {
         }
     }
 
-    /// Sends the best of the answers that were withheld, and the last event, which is also that of the answer
-    /// that ended last.
+    /// Sends the best of the withheld answers, then the last event, which also ends the answer that ended
+    /// last.
     pub(crate) fn finish(mut self, ended: Ended, now: Duration) {
         let Ended { mut events, last, withheld } = ended;
         let last = match (self.best, withheld) {
@@ -135,7 +136,7 @@ impl RequestState {
         self.stream.finish_with(events, finished.sampler_state(sampler_state).logprob(logprob));
     }
 
-    /// Adds the events of the best `n` answers, apart from the last event, which it returns.
+    /// Appends the events of the best `n` answers to `all`, except for the last event, which is returned.
     fn best(&mut self, n: usize, all: &mut Vec<Event>) -> Option<AnswerFinished> {
         let mut last = None;
         for Candidate { events, end } in best(std::mem::take(&mut self.candidates), n) {

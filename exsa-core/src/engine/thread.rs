@@ -18,7 +18,7 @@ struct Ended {
     changed: Condvar,
 }
 
-/// Reports the end on drop, and so also after a panic.
+/// Signals the end of the thread on drop, and so also after a panic.
 struct Report(Arc<Ended>);
 
 impl Drop for Report {
@@ -40,9 +40,9 @@ impl EngineThread {
         Ok(Self { id: handle.thread().id(), handle: Mutex::new(Some(handle)), ended })
     }
 
-    /// Waits for the thread to end, for at most `timeout`; any number of threads
-    /// may wait. Returns whether it has ended. The engine's own thread, which
-    /// can call this if a waker drops the engine, does not wait for itself.
+    /// Waits for the thread to end, for at most `timeout`; any number of threads may wait. Returns whether it
+    /// has ended. On the engine's own thread, which can get here if a waker drops the engine, it returns
+    /// without waiting.
     pub(super) fn wait(&self, timeout: Option<Duration>) -> bool {
         if std::thread::current().id() == self.id {
             return false;

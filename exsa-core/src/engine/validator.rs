@@ -1,4 +1,4 @@
-//! Checks of requests for an engine in another process.
+//! Validation of requests for an engine in another process.
 
 use crate::chat::Rendered;
 use crate::clock::SystemClock;
@@ -12,8 +12,8 @@ use crate::tokenizer::Tokenizer;
 use std::fmt;
 use std::sync::Arc;
 
-/// Does for a model that another process computes what an [`Engine`](crate::Engine) does on the caller's
-/// thread: validates requests, renders and tokenizes prompts.
+/// For an engine in another process, does the work of [`Engine`](crate::Engine) on the caller's thread:
+/// validates requests, and renders and tokenizes prompts.
 ///
 /// It accepts and refuses the same requests as an engine with the same model, capabilities and options.
 pub struct RequestValidator {
@@ -21,7 +21,7 @@ pub struct RequestValidator {
 }
 
 impl RequestValidator {
-    /// A validator for an engine with these facts and options.
+    /// A validator for an engine with these properties and options.
     pub fn new(info: EngineInfo, tokenizer: Arc<dyn Tokenizer>, options: EngineOptions) -> Self {
         let clock = Arc::new(SystemClock::new());
         let in_flight = Arc::new(InFlight::new(clock.clone()));
@@ -56,7 +56,7 @@ impl RequestValidator {
         self.input.render(request)
     }
 
-    /// The facts that requests are checked by.
+    /// Properties of the engine, against which requests are checked.
     pub fn info(&self) -> &EngineInfo {
         &self.input.info
     }

@@ -2,7 +2,7 @@
 
 use super::limits::ALIGNMENT_MAX;
 
-/// Why a GGUF was refused. Offsets are bytes from the start of the file.
+/// Error of reading a GGUF file. Offsets are in bytes from the start of the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GgufError {
@@ -35,7 +35,7 @@ pub enum GgufError {
         /// Bytes left in the file.
         left: u64,
     },
-    /// A number is beyond what this reader takes.
+    /// A number exceeds a limit of this reader.
     #[error("{what} at offset {offset} is {value}; at most {limit} is allowed")]
     Limit {
         /// The things that the number counts.
@@ -56,7 +56,7 @@ pub enum GgufError {
         offset: u64,
     },
     /// A value has a type that does not exist.
-    #[error("{what} at offset {offset}: {value} is no value type (0 to 12 are)")]
+    #[error("{what} at offset {offset}: {value} is not a value type (0 to 12 are)")]
     ValueType {
         /// Which value.
         what: String,
@@ -86,7 +86,7 @@ pub enum GgufError {
         offset: u64,
     },
     /// A boolean is neither 0 nor 1.
-    #[error("{what} at offset {offset}: {value} is no boolean (0 and 1 are)")]
+    #[error("{what} at offset {offset}: {value} is not a boolean (0 and 1 are)")]
     Bool {
         /// Which value.
         what: String,
@@ -98,7 +98,7 @@ pub enum GgufError {
     /// A key that is needed is missing.
     #[error("key '{0}' is missing")]
     Missing(String),
-    /// A value is not of the type, or not in the range, that its key calls for.
+    /// The value of a key has the wrong type or is out of range.
     #[error("key '{key}' at offset {offset}: found {found}, expected {expected}")]
     Type {
         /// The key.
@@ -110,7 +110,7 @@ pub enum GgufError {
         /// Allowed values.
         expected: &'static str,
     },
-    /// A tensor cannot be what its entry says.
+    /// The entry of a tensor is invalid.
     #[error("tensor '{name}' at offset {offset}: {problem}")]
     Tensor {
         /// Name of the tensor.

@@ -1,17 +1,17 @@
-//! Metadata values as the types that callers want.
+//! Conversion of metadata values to the types of callers.
 
 use super::{Array, Value};
 
 /// Types as which [`Metadata::get`](super::Metadata::get) reads a value.
 ///
-/// An integer, alone or in an array, is read as any type that holds it, whatever its width in the file. A
-/// number is read as a float, rounded if need be, if that is finite. A slice lends an array as it is in the
-/// file.
+/// An integer, alone or in an array, converts to any type that can represent it, whatever its width in the
+/// file. A number converts to a float, rounded if necessary, if the result is finite. A slice borrows an
+/// array in the type of the file.
 pub trait FromValue<'a>: Sized {
     /// The expected type, for messages.
     const EXPECTED: &'static str;
 
-    /// The value as this type; if it is none, what it is instead, for messages.
+    /// Converts the value to this type; the error describes the value, for messages.
     fn from_value(value: &'a Value) -> Result<Self, String>;
 }
 

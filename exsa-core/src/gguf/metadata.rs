@@ -60,12 +60,13 @@ impl Metadata {
         self.entry(key).map(|entry| &entry.value)
     }
 
-    /// The value of `key` as a `T`; `None` if the key is missing. What is taken for what: see [`FromValue`].
+    /// The value of `key` as a `T`; `None` if the key is missing. For the conversions, see [`FromValue`].
     ///
     /// # Errors
     ///
-    /// [`GgufError::Type`], with the key, what it holds and what is expected, if the value is no `T`, and
-    /// [`GgufError::Text`] if it holds text that is not UTF-8; [`get_lossy`](Self::get_lossy) reads that.
+    /// [`GgufError::Type`], with the key and the found and expected types, if the value is not a `T`, and
+    /// [`GgufError::Text`] if it contains text that is not UTF-8; [`get_lossy`](Self::get_lossy) reads such
+    /// text.
     pub fn get<'a, T: FromValue<'a>>(&'a self, key: &str) -> Result<Option<T>, GgufError> {
         let Some(entry) = self.entry(key) else { return Ok(None) };
         let value = entry.read()?;
@@ -75,12 +76,12 @@ impl Metadata {
         }
     }
 
-    /// The text of `key`, with U+FFFD for bytes that are not UTF-8: for texts that people read and nothing
-    /// depends on, such as names and descriptions.
+    /// The text of `key`, with U+FFFD for bytes that are not UTF-8: for informational texts such as names and
+    /// descriptions.
     ///
     /// # Errors
     ///
-    /// [`GgufError::Type`] if the value is no text.
+    /// [`GgufError::Type`] if the value is not a text.
     pub fn get_lossy(&self, key: &str) -> Result<Option<&str>, GgufError> {
         self.entry(key).map(Entry::read).transpose()
     }
@@ -89,14 +90,14 @@ impl Metadata {
     ///
     /// # Errors
     ///
-    /// [`GgufError::Type`] if the value is no integer.
+    /// [`GgufError::Type`] if the value is not an integer.
     pub(crate) fn integer(&self, key: &str) -> Result<Option<i128>, GgufError> {
         let Some(entry) = self.entry(key) else { return Ok(None) };
         let integer = entry.value.integer();
         integer.map(Some).ok_or_else(|| self.refuse(key, entry.value.type_name(), "an integer"))
     }
 
-    /// The same for a key that must be there.
+    /// Like [`get`](Self::get), for a required key.
     ///
     /// # Errors
     ///
@@ -127,7 +128,7 @@ impl Metadata {
     }
 }
 
-/// The same keys with the same values in the same order, wherever in their files they stand.
+/// Equal if they have the same keys and values in the same order, at whatever offsets.
 impl PartialEq for Metadata {
     fn eq(&self, other: &Self) -> bool {
         self.iter().eq(other.iter())

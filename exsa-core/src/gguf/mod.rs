@@ -1,13 +1,12 @@
 //! The GGUF container, versions 2 and 3: header, metadata and tensor directory.
 //!
-//! [`Gguf::read`] takes any `Read + Seek` and never touches the tensors' data; mapping or reading them is the
-//! backend's affair. Nothing is believed: every count and length is checked against what is left of the file
-//! before anything of that size is allocated. The format is described in the `docs/gguf.md` of the ggml
-//! project.
+//! [`Gguf::read`] takes any `Read + Seek` and never reads tensor data; mapping or reading it is left to the
+//! backend. Files are not trusted: every count and length is checked against the rest of the file before
+//! memory of that size is allocated. The format is described in the `docs/gguf.md` of the ggml project.
 //!
-//! Text that is not UTF-8 is kept with U+FFFD in place of the wrong bytes. It is refused where a caller asks
-//! for exact text ([`Metadata::get`]), so that a comment in Latin-1 does not make a model unusable; a
-//! tensor's name is always exact, and a key that is not UTF-8 is listed but not found by name.
+//! Text that is not UTF-8 is kept with U+FFFD in place of the wrong bytes. Only a caller that asks for exact
+//! text ([`Metadata::get`]) gets an error, so that a comment in Latin-1 does not make a model unusable. Names
+//! of tensors must be valid UTF-8; a key that is not UTF-8 is listed but cannot be found by name.
 //!
 //! # Limits
 //!
@@ -48,6 +47,20 @@ use std::io::{Read, Seek};
 const ALIGNMENT_KEY: &str = "general.alignment";
 
 /// A parsed GGUF header.
+///
+/// ```
+/// use exsa_core::gguf::Gguf;
+/// use std::fs::File;
+///
+/// # fn f() -> Result<(), Box<dyn std::error::Error>> {
+/// let gguf = Gguf::read(&mut File::open("model.gguf")?)?;
+/// println!("{:?}", gguf.metadata().get::<&str>("general.name")?);
+/// for tensor in gguf.tensors() {
+///     println!("{} {:?} {}", tensor.name, tensor.shape, tensor.dtype);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Gguf {
     version: u32,
@@ -65,7 +78,7 @@ impl Gguf {
     ///
     /// # Errors
     ///
-    /// [`GgufError`] for whatever is wrong with the file.
+    /// [`GgufError`] if the file is invalid or cannot be read.
     pub fn read<R: Read + Seek>(reader: &mut R) -> Result<Self, GgufError> {
         parse::parse(reader)
     }

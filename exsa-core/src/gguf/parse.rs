@@ -56,8 +56,8 @@ pub(super) fn parse<R: Read + Seek>(reader: &mut R) -> Result<Gguf, GgufError> {
     Ok(Gguf { version, alignment, metadata, tensors, by_name, data_offset, file_len })
 }
 
-/// Makes the tensors' offsets absolute, and checks that their data is aligned, in the file, and nobody
-/// else's.
+/// Makes the tensors' offsets absolute, and checks that their data is aligned, within the file, and does not
+/// overlap.
 fn place(
     tensors: &mut [(u64, TensorInfo)],
     data_offset: u64,
@@ -68,7 +68,7 @@ fn place(
         let refuse = |problem| GgufError::Tensor { name: tensor.name.clone(), offset: *at, problem };
         if !tensor.offset.is_multiple_of(alignment) {
             let problem =
-                format!("its data offset {} is no multiple of the alignment {alignment}", tensor.offset);
+                format!("its data offset {} is not a multiple of the alignment {alignment}", tensor.offset);
             return Err(refuse(problem));
         }
         let start = data_offset.checked_add(tensor.offset);

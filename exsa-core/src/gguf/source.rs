@@ -1,4 +1,4 @@
-//! The bytes of a header: read in order, every one counted, no length believed.
+//! Sequential reader of a header, which counts bytes and checks every length before use.
 
 use super::GgufError;
 use super::limits::HEADER_BYTES_MAX;

@@ -2,7 +2,7 @@
 
 use super::GgmlType;
 
-/// One tensor: where it lies and what it is.
+/// Name, shape, type and location of one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
     /// Its name: `blk.0.attn_q.weight`.
@@ -32,7 +32,7 @@ impl TensorInfo {
         }
         if !row.is_multiple_of(dtype.block_len()) {
             return Err(format!(
-                "rows of {row} are no whole blocks; {dtype} has blocks of {}",
+                "rows of {row} elements are not whole blocks; {dtype} has blocks of {}",
                 dtype.block_len()
             ));
         }

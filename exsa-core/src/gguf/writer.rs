@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 /// Collects metadata and tensors and writes them as a GGUF.
 ///
-/// It writes what it is given, sound or not: tests make damaged files with it.
+/// It does not validate its input, so that tests can create damaged files.
 ///
 /// ```
 /// use exsa_core::gguf::{GgmlType, Gguf, GgufWriter, Value};
@@ -93,8 +93,12 @@ impl GgufWriter {
         self.tensor(name, shape, GgmlType::F32, data.iter().flat_map(|x| x.to_le_bytes()).collect())
     }
 
-    /// Writes the file, with padding behind the last tensor too: ggml refuses a file without it where it
+    /// Writes the file, with padding also after the last tensor, without which ggml refuses the file when it
     /// reads all data at once.
+    ///
+    /// # Errors
+    ///
+    /// Those of `to`.
     pub fn write<W: Write>(&self, to: &mut W) -> io::Result<()> {
         let mut bytes = self.to_bytes();
         bytes.resize(bytes.len().next_multiple_of(self.alignment.max(1) as usize), 0);

@@ -6,8 +6,8 @@ use parking_lot::Mutex;
 use std::fmt;
 use std::time::Duration;
 
-/// Keeps saved KV in the memory of the process, where no folder is wanted: prefixes that the KV cache has no
-/// room for, and the checkpoints of sessions that cannot truncate, those of recurrent models.
+/// A prompt store in the memory of the process. It extends the KV cache by prefixes that do not fit there,
+/// and holds the checkpoints of sessions that cannot truncate (recurrent models).
 ///
 /// ```
 /// use exsa_core::prompt_cache::PromptMemory;
@@ -26,26 +26,26 @@ pub struct PromptMemory {
 struct State {
     entries: Vec<Entry>,
     bytes: u64,
-    /// Entries written so far.
+    /// Number of entries written so far.
     written: u128,
-    /// Reads and writes so far.
+    /// Number of reads and writes so far.
     uses: u64,
 }
 
 struct Entry {
     id: EntryId,
     prompt: SavedPrompt,
-    /// Number of its last read or write.
+    /// Value of `uses` at its last read or write.
     used: u64,
 }
 
 impl PromptMemory {
-    /// A store of at most `bytes_max` bytes, beyond which the least recently used entries go.
+    /// A store of at most `bytes_max` bytes; beyond that, the least recently used entries are evicted.
     pub fn new(bytes_max: u64) -> Self {
         Self { bytes_max, state: Mutex::default() }
     }
 
-    /// Entries held.
+    /// Number of entries.
     pub fn len(&self) -> usize {
         self.state.lock().entries.len()
     }
@@ -55,7 +55,7 @@ impl PromptMemory {
         self.len() == 0
     }
 
-    /// Bytes held.
+    /// Bytes of all entries.
     pub fn bytes(&self) -> u64 {
         self.state.lock().bytes
     }
@@ -78,7 +78,7 @@ impl PromptStore for PromptMemory {
         let record = self.state.lock().read(entry);
         match record {
             Some(record) => reply.done(record, Duration::ZERO),
-            None => reply.failed("it has gone"),
+            None => reply.failed("the entry no longer exists"),
         }
     }
 
@@ -136,7 +136,7 @@ fn is_of(prompt: &SavedPrompt, key: &PromptKey<'_>) -> bool {
     (own.fingerprint, own.adapter, own.salt) == (key.fingerprint, key.adapter, key.salt)
 }
 
-/// Whether `new` serves all requests that `old` does.
+/// Whether `new` serves all requests that `old` serves.
 fn replaces(new: &SavedPrompt, old: &SavedPrompt) -> bool {
     let within = if new.truncates { new.tokens.starts_with(&old.tokens) } else { new.tokens == old.tokens };
     within && is_of(old, &new.key())

@@ -1,10 +1,11 @@
-//! Prompt cache behind the session's KV cache: a [`PromptStore`] of the host keeps saved KV, across restarts.
+//! Prompt cache behind the session's KV cache: a [`PromptStore`] supplied by the host keeps saved KV, also
+//! across restarts.
 //!
-//! The engine offers prefixes that have become cold to the store, and asks it for the longest stored prefix
-//! of a request that is about to be admitted. If reading is expected to cost less than computing, the request
-//! waits in the queue while the store reads, and others go on. The KV is restored into an idle sequence of
-//! the prefix cache, from which requests start as from any other. [`PromptMemory`] is a store in memory; the
-//! crate `exsa-cache` has one in a folder.
+//! The engine offers prefixes that have become cold to the store, and looks up the longest stored prefix of a
+//! request that is about to be admitted. If reading is expected to cost less than prefilling, the request
+//! waits while the store reads, and other requests proceed. The KV is restored into an idle sequence of the
+//! prefix cache, which requests then use like any cached prefix. [`PromptMemory`] is a store in memory; the
+//! crate `exsa-cache` has a store in a folder.
 
 mod memory;
 mod options;

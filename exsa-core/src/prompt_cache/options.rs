@@ -1,4 +1,4 @@
-//! Settings of an engine's use of a prompt store.
+//! Options for an engine's use of a prompt store.
 
 use super::PromptStore;
 use std::sync::Arc;
@@ -8,21 +8,22 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PromptCacheOptions {
-    /// The store. Engines may share it.
+    /// The store. Several engines can share it.
     pub store: Arc<dyn PromptStore>,
-    /// Time without use after which a cached prefix is written; 20 s by default. Prefixes that are evicted
-    /// before, or left at shutdown, are written then.
+    /// Time without use after which a cached prefix is saved; 20 s by default. Prefixes that are evicted
+    /// earlier, or still cached at shutdown, are saved then.
     pub cold_after: Duration,
-    /// Minimum tokens that reading or writing must save; 64 by default.
+    /// Minimum tokens that reading or saving a prefix must gain; 64 by default.
     pub tokens_min: usize,
-    /// Minimum distance of the checkpoints within prompts that sessions that cannot truncate save, and at
-    /// least `tokens_min`; 256 tokens by default. It doubles until at most four are in a prompt. `usize::MAX`
-    /// leaves those where prompts depart from stored ones.
+    /// Minimum distance in tokens between checkpoints within a prompt, for sessions that cannot truncate; at
+    /// least `tokens_min`, 256 by default. The distance is doubled until a prompt has at most four
+    /// checkpoints. With `usize::MAX`, only the positions at which a prompt diverges from a stored prompt are
+    /// checkpoints.
     pub checkpoint_tokens: usize,
-    /// Maximum time for which a request waits for a read; 30 s by default. It also waits no longer than it
-    /// would take to compute the tokens, once that is measured.
+    /// Maximum time that a request waits for a read; 30 s by default. Once the prefill speed has been
+    /// measured, it also waits no longer than prefilling the tokens would take.
     pub wait_max: Duration,
-    /// Maximum time for which a shutdown waits for room in the store's queue; 5 s by default.
+    /// Maximum time that a shutdown waits for room in the store's queue; 5 s by default.
     pub shutdown_wait: Duration,
 }
 
@@ -39,14 +40,14 @@ impl PromptCacheOptions {
         }
     }
 
-    /// Sets the time without use after which a prefix is written.
+    /// Sets the time without use after which a prefix is saved.
     #[must_use]
     pub fn cold_after(mut self, cold_after: Duration) -> Self {
         self.cold_after = cold_after;
         self
     }
 
-    /// Sets the minimum tokens that reading or writing must save, at least 1.
+    /// Sets the minimum tokens that reading or saving a prefix must gain, at least 1.
     #[must_use]
     pub fn tokens_min(mut self, tokens_min: usize) -> Self {
         self.tokens_min = tokens_min.max(1);
@@ -60,14 +61,14 @@ impl PromptCacheOptions {
         self
     }
 
-    /// Sets the maximum time for which a request waits for a read.
+    /// Sets the maximum time that a request waits for a read.
     #[must_use]
     pub fn wait_max(mut self, wait_max: Duration) -> Self {
         self.wait_max = wait_max;
         self
     }
 
-    /// Sets the maximum time for which a shutdown waits for the store.
+    /// Sets the maximum time that a shutdown waits for the store.
     #[must_use]
     pub fn shutdown_wait(mut self, shutdown_wait: Duration) -> Self {
         self.shutdown_wait = shutdown_wait;

@@ -1,8 +1,8 @@
-//! Records: what the KV belongs to, then the session's saved KV.
+//! Format of a record: a header that identifies the KV, then the session's saved KV.
 //!
 //! Little-endian: the 8 bytes `EXSA-PR` and version, u64 [`Fingerprint`] of model and KV types, u64 hash of
 //! adapter and salt, u64 tokens, each token as u32, u64 hash of everything before; then the output of
-//! [`Session::save`](crate::backend::Session::save), which has a checksum of its own.
+//! [`Session::save`](crate::backend::Session::save), which has its own checksum.
 
 use crate::backend::Fingerprint;
 use crate::error::KvError;
@@ -31,11 +31,12 @@ pub(crate) fn write_record(
     to.extend_from_slice(&hash.to_le_bytes());
 }
 
-/// The tokens of a record and its saved KV, if it is undamaged and belongs to model and namespace.
+/// Returns the tokens of a record and its saved KV, if the record is undamaged and belongs to the model and
+/// namespace.
 ///
 /// # Errors
 ///
-/// [`KvError::Format`] for a record that is damaged, or belongs to something else.
+/// [`KvError::Format`] for a record that is damaged, or belongs to another model or namespace.
 pub(crate) fn read_record<'a>(
     record: &'a [u8],
     fingerprint: Fingerprint,
@@ -46,7 +47,7 @@ pub(crate) fn read_record<'a>(
         return refused("it does not start with EXSA-PR");
     }
     if record[7] != MAGIC[7] {
-        return refused("its version is not that of this program");
+        return refused("its format version is not supported by this program");
     }
     if u64_at(record, 8) != fingerprint.0 {
         return refused("it belongs to another model, or to other KV types");
@@ -60,7 +61,7 @@ pub(crate) fn read_record<'a>(
         .and_then(|tokens| tokens.checked_mul(TOKEN_BYTES))
         .filter(|bytes| bytes.checked_add(HASH_BYTES).is_some_and(|bytes| bytes <= rest))
     else {
-        return refused("it ends before its last token");
+        return refused("it is truncated before its last token");
     };
     let end = FIXED_BYTES + tokens;
     if u64_at(record, end) != checksum(&record[..end]) {

@@ -1,4 +1,4 @@
-//! The way of a read back to the engine.
+//! Reply of a prompt store to a read.
 
 use super::EntryId;
 use crate::engine::Mailbox;
@@ -7,14 +7,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Takes the result of a read to the engine that asked for it, and wakes it.
+/// Sends the result of a read to the engine that requested it, and wakes the engine.
 pub struct ReadReply {
     entry: EntryId,
     mailbox: Arc<Mailbox>,
     sent: bool,
 }
 
-/// The end of a read: the record and the time that the read took, or the reason for which there is none.
+/// The result of a read: the record and the duration of the read, or the reason for the failure.
 #[derive(Debug)]
 pub(crate) struct ReadEnd {
     pub(crate) entry: EntryId,
@@ -26,19 +26,20 @@ impl ReadReply {
         Self { entry, mailbox, sent: false }
     }
 
-    /// Sends the record, which took `elapsed` to read once its turn had come.
+    /// Sends the record. `elapsed` is the duration of the read itself, without waiting time in the store's
+    /// queue.
     pub fn done(mut self, record: Vec<u8>, elapsed: Duration) {
         self.send(Ok((record, elapsed)));
     }
 
-    /// Says why there is no record.
+    /// Reports why there is no record.
     pub fn failed(mut self, reason: impl Into<String>) {
         self.send(Err(reason.into()));
     }
 
     fn send(&mut self, result: Result<(Vec<u8>, Duration), String>) {
         self.sent = true;
-        // An engine that has ended needs no KV.
+        // An engine that has ended ignores the reply.
         let _ = self.mailbox.post(Command::PromptRead(ReadEnd { entry: self.entry, result }));
     }
 }
@@ -46,7 +47,7 @@ impl ReadReply {
 impl Drop for ReadReply {
     fn drop(&mut self) {
         if !self.sent {
-            self.send(Err("the read was given up".to_owned()));
+            self.send(Err("the read was abandoned".to_owned()));
         }
     }
 }

@@ -11,34 +11,34 @@ use std::time::Duration;
 ///
 /// # Contract
 ///
-/// - Engines call all methods on their step thread. None may wait for a disk or a network, apart from
+/// - Engines call all methods on their step thread. No method may wait for a disk or a network, apart from
 ///   `buffer` with a `wait` above zero.
-/// - Keys are equal only if fingerprint, adapter, salt and tokens are.
+/// - Keys are equal only if fingerprint, adapter, salt and tokens are equal.
 /// - A record is opaque. The engine checks that a record is undamaged and belongs to the model, adapter and
-///   salt, and takes its tokens from the record itself, so a store that returns another record costs time,
-///   not a wrong answer.
+///   salt, and reads the tokens from the record itself, so a store that returns the wrong record costs time
+///   but never causes a wrong answer.
 pub trait PromptStore: Send + Sync + fmt::Debug {
-    /// The entry that shares the longest prefix with `key`, among those that are cheap to find: a lookup in
-    /// memory. With `whole`, only entries whose tokens are all a prefix of the key's.
+    /// The entry that shares the longest prefix with `key`, as far as an in-memory lookup can tell. With
+    /// `whole`, only entries whose tokens as a whole are a prefix of the key's tokens.
     fn find(&self, key: &PromptKey<'_>, whole: bool) -> Option<StoredPrefix>;
 
-    /// Begins to read an entry, which may be gone. The result goes to `reply` from any thread; a reply that
-    /// is dropped counts as a failure.
+    /// Starts reading an entry, which may no longer exist. The store sends the result to `reply` from any
+    /// thread; dropping the reply counts as a failure.
     fn read(&self, entry: EntryId, reply: ReadReply);
 
-    /// An empty buffer for a record of about `bytes` bytes. `None` if the store takes no record at present,
-    /// within `wait` at the most.
+    /// An empty buffer for a record of about `bytes` bytes. `None` if the store cannot accept a record within
+    /// `wait`.
     fn buffer(&self, bytes: u64, wait: Duration) -> Option<Vec<u8>>;
 
-    /// Takes a record to be written in the background.
+    /// Accepts a record, to be written in the background.
     fn write(&self, prompt: SavedPrompt);
 
-    /// Learns that the engine refused the record of an entry: it is damaged, or not of the engine's model.
-    /// The store should not find it again.
+    /// Reports that the engine refused the record of an entry, because it is damaged or belongs to another
+    /// model. The store should not return it again.
     fn refused(&self, entry: EntryId, reason: &str);
 }
 
-/// Names an entry of a store.
+/// Identifies an entry of a store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EntryId(pub [u8; 16]);
 
@@ -96,7 +96,7 @@ impl<'a> PromptKey<'a> {
 }
 
 impl fmt::Debug for PromptKey<'_> {
-    /// Without tokens and salt, which are a user's.
+    /// Omits tokens and salt, which are user data.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PromptKey")
             .field("fingerprint", &self.fingerprint)
@@ -112,7 +112,7 @@ impl fmt::Debug for PromptKey<'_> {
 pub struct StoredPrefix {
     /// The entry.
     pub entry: EntryId,
-    /// Tokens known to be common; the entry may share more.
+    /// Number of common tokens known without reading; the entry may share more.
     pub tokens: usize,
     /// Bytes to read.
     pub bytes: u64,
@@ -137,14 +137,14 @@ pub struct SavedPrompt {
     pub salt: Option<String>,
     /// The tokens.
     pub tokens: Vec<TokenId>,
-    /// Whether the session uses entries in part, so that a longer entry stands for the shorter ones within.
+    /// Whether the session can use parts of entries, so that a longer entry also serves its prefixes.
     pub truncates: bool,
-    /// The record, in a buffer of the store's.
+    /// The record, in a buffer from the store.
     pub record: Vec<u8>,
 }
 
 impl SavedPrompt {
-    /// A record for `key`, of a session that uses it in part.
+    /// A record for `key`, of a session that can use parts of entries.
     pub fn new(key: &PromptKey<'_>, record: Vec<u8>) -> Self {
         Self {
             fingerprint: key.fingerprint,
@@ -156,7 +156,7 @@ impl SavedPrompt {
         }
     }
 
-    /// Sets whether the session uses entries in part.
+    /// Sets whether the session can use parts of entries.
     #[must_use]
     pub fn truncates(mut self, truncates: bool) -> Self {
         self.truncates = truncates;

@@ -1,4 +1,4 @@
-//! The registry's budget, as the engine of one instance sees it.
+//! The registry's memory budget, for the adapters of one instance.
 
 use super::driver::Inner;
 use super::lifecycle::InstanceId;
@@ -6,7 +6,7 @@ use crate::adapter::AdapterError;
 use crate::adapter::memory::AdapterMemory;
 use std::sync::{Arc, Weak};
 
-/// Takes the memory of an instance's adapters from the budget of its registry.
+/// Charges the memory of an instance's adapters to the budget of its registry.
 pub(super) struct AdapterBudget {
     id: InstanceId,
     registry: Weak<Inner>,
@@ -20,7 +20,7 @@ impl AdapterBudget {
 
 impl AdapterMemory for AdapterBudget {
     fn reserve(&self, name: &str, bytes: u64) -> Result<(), AdapterError> {
-        // Without its registry, the engine is about to end.
+        // If the registry is gone, the engine is about to end.
         let Some(registry) = self.registry.upgrade() else { return Ok(()) };
         registry.event(|lifecycle, now| lifecycle.commit_adapter(self.id, name, bytes, now))?;
         registry.wait_until(|lifecycle| match lifecycle.hold_adapter(self.id, bytes) {

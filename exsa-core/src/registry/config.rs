@@ -33,31 +33,31 @@ pub struct ModelConfig {
     pub name: String,
     /// Further names in requests.
     pub aliases: Vec<String>,
-    /// The way from the source to what serves the model.
+    /// Loads the model and creates the generator that serves it.
     pub loader: Arc<dyn Loader>,
     /// The model's file or bytes.
     pub source: ModelSource,
     /// Options of loading.
     pub load: LoadOptions,
-    /// Options of the engine, with those of its session.
+    /// Options of the engine, including those of its session.
     pub engine: EngineOptions,
-    /// Whether the model is never evicted and never put to sleep for being idle.
+    /// Whether the model is pinned: neither evicted nor put to sleep when idle; `false` by default.
     pub pinned: bool,
-    /// Time without requests after which the model is put to sleep; `None`, the default, never.
+    /// Time without requests after which the model is put to sleep; `None`, the default, means never.
     pub idle_timeout: Option<Duration>,
-    /// Memory of model and session, in place of the backend's estimate.
+    /// Memory of model and session, overriding the backend's estimate.
     pub memory: Option<MemoryEstimate>,
     pub(super) prepare: Option<Prepare>,
 }
 
 impl ModelConfig {
-    /// A model with the default options, served by an engine in this process.
+    /// A model with the default options, served by an in-process engine.
     #[must_use]
     pub fn new(name: impl Into<String>, backend: Arc<dyn InferenceBackend>, source: ModelSource) -> Self {
         Self::with_loader(name, Arc::new(EngineLoader::new(backend)), source)
     }
 
-    /// A model with the default options, served by what `loader` makes of it.
+    /// A model with the default options, served by the generator that `loader` creates.
     #[must_use]
     pub fn with_loader(name: impl Into<String>, loader: Arc<dyn Loader>, source: ModelSource) -> Self {
         Self {
@@ -74,7 +74,7 @@ impl ModelConfig {
         }
     }
 
-    /// Adds a name.
+    /// Adds an alias.
     #[must_use]
     pub fn alias(mut self, alias: impl Into<String>) -> Self {
         self.aliases.push(alias.into());
@@ -95,7 +95,7 @@ impl ModelConfig {
         self
     }
 
-    /// Sets whether the model is never evicted and never put to sleep for being idle.
+    /// Sets whether the model is pinned: neither evicted nor put to sleep when idle.
     #[must_use]
     pub fn pinned(mut self, pinned: bool) -> Self {
         self.pinned = pinned;
@@ -116,8 +116,9 @@ impl ModelConfig {
         self
     }
 
-    /// Calls `prepare` on the loading thread with what serves the model, before the model is ready: to warm
-    /// it up with a request, or to set other proposers of drafts. An error, or a panic, fails the load.
+    /// Calls `prepare` on the loading thread with the model's generator, before the model becomes ready: for
+    /// example to warm it up with a request, or to set other draft proposers. An error or panic fails the
+    /// load.
     #[must_use]
     pub fn prepare(
         mut self,

@@ -20,7 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// Longest time between two looks at a state that is waited for.
+/// Maximum interval between checks of a state that a caller waits for.
 const POLL: Duration = Duration::from_millis(20);
 
 /// A caller that waits for an operation.
@@ -33,7 +33,7 @@ impl Waiter {
     fn answer(self, result: Result<Option<ReloadOrder>, RegistryError>) {
         match self {
             Self::Plain(sender) => sender.send(result.map(|_| ())),
-            // A reload that succeeds has an order.
+            // A successful reload always has an order.
             Self::Reload(sender) => {
                 sender.send(result.map(|order| order.unwrap_or(ReloadOrder::LoadFirst)));
             }
@@ -52,20 +52,20 @@ pub(super) struct Shared {
     pub lifecycle: Lifecycle<Arc<Served>>,
     pub configs: BTreeMap<Arc<str>, Arc<ModelConfig>>,
     pub waiters: BTreeMap<WaiterId, Waiter>,
-    /// Loads from their estimate to their end.
+    /// Running loads, from the start of their estimate.
     jobs: BTreeMap<InstanceId, Job>,
     /// Engines that are shutting down.
     leaving: BTreeMap<InstanceId, Weak<Served>>,
     /// Counters of engines that have ended, by model.
     retired: BTreeMap<Arc<str>, EngineStats>,
-    /// Running threads beside the supervisor.
+    /// Number of running threads besides the supervisor.
     threads: usize,
-    /// The supervisor has ended.
+    /// Whether the supervisor has ended.
     ended: bool,
 }
 
 impl Shared {
-    /// Whether the supervisor has ended, so that no operation is answered any more.
+    /// Whether the supervisor has ended; operations are then no longer answered.
     pub(super) fn has_ended(&self) -> bool {
         self.ended
     }
@@ -74,7 +74,7 @@ impl Shared {
 /// The part of a registry that its threads share.
 pub(super) struct Inner {
     shared: Mutex<Shared>,
-    /// Wakes the supervisor, and those who wait for its end.
+    /// Wakes the supervisor and threads that wait for its end.
     changed: Condvar,
     clock: SystemClock,
     pub observers: Observers,
@@ -105,7 +105,8 @@ impl Inner {
         self.clock.now()
     }
 
-    /// Calls `work` with the state. No engine may be dropped in it: engines report to this state.
+    /// Calls `work` with the locked state. `work` must not drop an engine, since engines report to this
+    /// state.
     pub(super) fn with<R>(&self, work: impl FnOnce(&mut Shared, Duration) -> R) -> R {
         let mut shared = self.shared.lock();
         let before = shared.lifecycle.next_tick();
@@ -126,19 +127,19 @@ impl Inner {
         self.with(|shared, now| event(&mut shared.lifecycle, now))
     }
 
-    /// Asks `ready` after every change until it has an answer.
+    /// Calls `ready` after every change until it returns a value.
     pub(super) fn wait_until<R>(&self, mut ready: impl FnMut(&mut Lifecycle<Arc<Served>>) -> Option<R>) -> R {
         let mut shared = self.shared.lock();
         loop {
             if let Some(result) = ready(&mut shared.lifecycle) {
                 return result;
             }
-            // Not every change has actions that would wake this thread.
+            // Not every change triggers an action that would wake this thread.
             self.changed.wait_for(&mut shared, POLL);
         }
     }
 
-    /// Counters of all engines by model, of those that have ended too.
+    /// Counters of all engines by model, including engines that have ended.
     pub(super) fn stats(&self) -> BTreeMap<Arc<str>, EngineStats> {
         let (mut stats, engines) = self.with(|shared, _| {
             let leaving = shared.leaving.values().filter_map(Weak::upgrade);
@@ -172,7 +173,7 @@ impl Inner {
         ready.iter().map(of).collect()
     }
 
-    /// Finds engines that have ended by themselves.
+    /// Detects engines that ended on their own.
     pub(super) fn find_ended(&self) {
         self.with(|shared, now| {
             let lifecycle = &mut shared.lifecycle;
@@ -182,7 +183,7 @@ impl Inner {
         });
     }
 
-    /// Waits until the supervisor has ended, for at most `timeout`. Returns whether it has.
+    /// Waits at most `timeout` until the supervisor has ended. Returns whether it has.
     pub(super) fn wait_for_end(&self, timeout: Option<Duration>) -> bool {
         let until = timeout.map(|timeout| self.clock.now().saturating_add(timeout));
         let mut shared = self.shared.lock();
@@ -207,7 +208,7 @@ impl Inner {
             let now = self.clock.now();
             let Shared { lifecycle, jobs, .. } = &mut *shared;
             lifecycle.tick(now);
-            // A load that was cancelled before it had begun has no thread that would remove it.
+            // A load that was cancelled before it started has no thread to remove it.
             jobs.retain(|id, _| lifecycle.exists(*id));
             let actions = shared.lifecycle.take_actions();
             if actions.is_empty() {
@@ -223,14 +224,14 @@ impl Inner {
                 continue;
             }
             for action in &actions {
-                // Before the lock is released, so that no engine is missing from the statistics.
+                // Done before the lock is released, so that no engine is missing from the statistics.
                 if let Action::Unload(id, served, _) = action {
                     shared.leaving.insert(*id, Arc::downgrade(served));
                 }
             }
             MutexGuard::unlocked(&mut shared, || {
                 for action in actions {
-                    // Wakers are code of the host: if one panics, the registry goes on.
+                    // Wakers are code of the host: the registry must survive their panics.
                     let _ = catch_unwind(AssertUnwindSafe(|| self.execute(action)));
                 }
             });
@@ -238,7 +239,7 @@ impl Inner {
         let waiters = std::mem::take(&mut shared.waiters);
         shared.ended = true;
         drop(shared);
-        // Operations that no longer end are answered by the drop of their senders.
+        // Dropping the senders answers operations that can no longer complete.
         drop(waiters);
         self.observers.close();
         self.changed.notify_all();
@@ -303,7 +304,7 @@ impl Inner {
 
     fn unload(self: &Arc<Self>, id: InstanceId, served: Arc<Served>, how: Shutdown) {
         let inner = self.clone();
-        // Without a thread, the engine is dropped here, which aborts it.
+        // If the thread cannot be started, the engine is dropped here, which aborts it.
         let _ = self.spawn("exsa-unload", move || {
             served.engine.shut_down(how);
             let stats = served.engine.stats().without_gauges();
@@ -312,16 +313,17 @@ impl Inner {
                     shared.retired.entry(served.info.name.as_str().into()).or_default().merge(&stats);
                 }
             });
-            // Reports that the instance is gone, unless a handle still holds the engine.
+            // Reports that the instance is gone, unless an [`EngineHandle`](super::EngineHandle) still holds
+            // the engine.
             drop(served);
         });
     }
 
     fn abort(self: &Arc<Self>, id: InstanceId) {
         if let Some(served) = self.with(|shared, _| shared.leaving.get(&id).and_then(Weak::upgrade)) {
-            // Does not wait for the engine.
+            // Does not wait for the engine to end.
             served.engine.begin_shutdown(Shutdown::Abort);
-            // On a thread of its own, since the last owner waits for the engine.
+            // On a separate thread, since dropping the last owner waits for the engine.
             let _ = self.spawn("exsa-unload", move || drop(served));
         }
     }
@@ -337,7 +339,7 @@ impl Inner {
         });
     }
 
-    /// Starts a thread that the supervisor's end waits for.
+    /// Starts a thread; the supervisor does not end before it.
     fn spawn(self: &Arc<Self>, name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
         struct Running(Arc<Inner>);
         impl Drop for Running {

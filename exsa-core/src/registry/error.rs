@@ -3,12 +3,12 @@
 use crate::error::LoadError;
 use std::sync::Arc;
 
-/// Why an operation on a model of the registry failed. Clones share the
-/// cause: all callers that joined one load get the same error.
+/// Error of an operation on a model of the registry. Clones share the cause: all callers that joined one load
+/// get the same error.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegistryError {
-    /// There is no model of this name or alias.
+    /// There is no model with this name or alias.
     #[error("there is no model '{model}'; available: {}", available.join(", "))]
     UnknownModel {
         /// The requested name.
@@ -16,7 +16,7 @@ pub enum RegistryError {
         /// Names of all models.
         available: Vec<String>,
     },
-    /// A name or alias cannot be used.
+    /// A name or alias is not allowed.
     #[error("model name '{name}': {problem}")]
     Name {
         /// The name.
@@ -24,7 +24,7 @@ pub enum RegistryError {
         /// The problem, and what is allowed.
         problem: &'static str,
     },
-    /// The model does not fit into the memory budget, even without all models that may be evicted.
+    /// The model does not fit into the memory budget, even after evicting all models that can be evicted.
     #[error(
         "model '{model}' needs {needed} bytes, but the budget is {budget} and models that are busy, \
          pinned or loading hold {held}"
@@ -32,7 +32,7 @@ pub enum RegistryError {
     Memory {
         /// The model.
         model: String,
-        /// Bytes that it needs, as estimated.
+        /// Estimated bytes that it needs.
         needed: u64,
         /// Bytes of the models that cannot be evicted.
         held: u64,
@@ -47,7 +47,7 @@ pub enum RegistryError {
         /// The backend's error.
         source: Arc<LoadError>,
     },
-    /// The backend panicked, or the thread of the load did.
+    /// The backend or the loading thread panicked.
     #[error("model '{model}': the backend panicked: {message}")]
     Panicked {
         /// The model.
@@ -55,7 +55,7 @@ pub enum RegistryError {
         /// The panic's text.
         message: String,
     },
-    /// The load was cancelled, or the model was unloaded meanwhile.
+    /// The load was cancelled, or the model was unloaded in the meantime.
     #[error("loading model '{model}' was cancelled")]
     Cancelled {
         /// The model.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// Unread events of a subscription; the oldest are dropped beyond.
+/// Maximum unread events of a subscription; beyond that, the oldest are dropped.
 const EVENTS_MAX: usize = 1024;
 
 /// A change in a registry.
@@ -27,14 +27,14 @@ pub enum RegistryEvent {
         /// Name of the model.
         model: Arc<str>,
     },
-    /// A model has changed its state.
+    /// The state of a model changed.
     State {
         /// Name of the model.
         model: Arc<str>,
         /// The new state.
         state: ModelState,
     },
-    /// A load, or the load of a reload, has made progress.
+    /// A load, or the load of a reload, made progress.
     Progress {
         /// Name of the model.
         model: Arc<str>,
@@ -52,10 +52,10 @@ pub enum RegistryEvent {
     Reloaded {
         /// Name of the model.
         model: Arc<str>,
-        /// Why the old instance still serves; `None` if the new one does.
+        /// The error because of which the old instance still serves; `None` if the new instance serves.
         error: Option<String>,
     },
-    /// Another model, or none, is active.
+    /// The active model changed; it may be none.
     Active {
         /// Name of the model.
         model: Option<Arc<str>>,
@@ -157,24 +157,24 @@ impl Observers {
     }
 }
 
-/// The events of a registry from [`Registry::subscribe`](super::Registry::subscribe) on: a blocking
-/// [`Iterator`], and a [`Stream`] for asynchronous programs. It ends when the registry is shut down.
+/// The events of a registry after [`Registry::subscribe`](super::Registry::subscribe), as a blocking
+/// [`Iterator`] and as a [`Stream`] for asynchronous programs. It ends when the registry is shut down.
 ///
-/// A subscriber that reads slowly delays nothing: progress of one model is merged, and beyond 1,024 events
-/// the oldest are dropped and counted ([`RegistryEvent::Missed`]).
+/// A slow subscriber does not delay the registry: progress events of a model are merged, and beyond 1,024
+/// unread events the oldest are dropped and counted ([`RegistryEvent::Missed`]).
 pub struct Subscription {
     queue: Arc<Queue>,
 }
 
 impl Subscription {
-    /// The next event if one is here.
+    /// The next event, if one is available.
     pub fn try_next(&mut self) -> Option<RegistryEvent> {
         self.queue.state.lock().pop()
     }
 
-    /// Waits for the next event for at most `timeout`; `None` if none came, or after the last.
+    /// Waits at most `timeout` for the next event; `None` on timeout, or after the last event.
     pub fn next_timeout(&mut self, timeout: Duration) -> Option<RegistryEvent> {
-        // A moment too far for the clock is never.
+        // A time that the clock cannot represent means no timeout.
         let until = Instant::now().checked_add(timeout);
         let mut state = self.queue.state.lock();
         loop {

@@ -30,13 +30,13 @@ impl Registry {
                 hold(&output, lease);
                 Ok(output)
             }
-            // The engine was aborted meanwhile, or has ended by a panic.
+            // The engine was aborted in the meantime, or ended by a panic.
             Err(SubmitError::ShuttingDown) => Err(self.ended(lease.id(), &served)),
             Err(error) => Err(error),
         }
     }
 
-    /// The reason why an engine takes no request.
+    /// The reason why an engine does not accept requests.
     fn ended(&self, id: super::lifecycle::InstanceId, served: &Served) -> SubmitError {
         let model = served.info.name.clone();
         self.inner.event(|lifecycle, now| {
@@ -123,7 +123,7 @@ impl Generator for Registry {
         served.engine.unload_adapter(None, name)
     }
 
-    /// Those of a ready model; looking at them neither loads nor uses it.
+    /// The adapters of a ready model. The call neither loads the model nor counts as use.
     fn adapters(&self, model: Option<&str>) -> Vec<AdapterStatus> {
         let name = match model {
             Some(model) => self.status(model).ok().map(|status| status.name),
@@ -137,7 +137,7 @@ impl Generator for Registry {
         self.route(model).map_or(Continuation::refused(), |(served, _lease)| served.engine.continuation(None))
     }
 
-    /// Counters over all models, of engines that have ended too; gauges of running engines.
+    /// Counters over all models, including engines that have ended; gauges of running engines only.
     fn stats(&self) -> EngineStats {
         let mut total = EngineStats::default();
         self.inner.stats().values().for_each(|stats| total.merge(stats));

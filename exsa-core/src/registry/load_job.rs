@@ -1,4 +1,4 @@
-//! The work of loading a model, on a thread of its own.
+//! Loading a model, on a separate thread.
 
 use super::adapter_budget::AdapterBudget;
 use super::config::ModelConfig;
@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Longest rest of a paced load before it looks again whether other models are busy.
+/// Maximum pause of a paced load before it checks again whether other models are busy.
 const REST: Duration = Duration::from_millis(50);
 
 /// Cancels a load.
@@ -98,7 +98,7 @@ pub(super) fn load(
     }
 }
 
-/// Rests for `time` as long as another model has a request in flight.
+/// Pauses for `time`, as long as another model has a request in flight.
 fn rest(inner: &Inner, control: &LoadControl, id: InstanceId, time: Duration) {
     let until = inner.now().saturating_add(time);
     while !control.is_cancelled()
@@ -109,7 +109,7 @@ fn rest(inner: &Inner, control: &LoadControl, id: InstanceId, time: Duration) {
     }
 }
 
-/// Calls the backend; a panic is an error.
+/// Calls the backend; a panic becomes an error.
 fn caught<T>(config: &ModelConfig, work: impl FnOnce() -> Result<T, LoadError>) -> Result<T, RegistryError> {
     let model = config.name.clone();
     match catch_unwind(AssertUnwindSafe(work)) {

@@ -12,43 +12,44 @@ use crate::speculate::DraftModelSource;
 use std::fmt;
 use std::sync::Arc;
 
-/// A generator of one model that can be ended: an [`Engine`], or a pool of worker processes.
+/// A generator for one model that can be shut down: an [`Engine`], or a pool of worker processes.
 ///
 /// # Contract
 ///
-/// - Its memory is free once it is dropped.
-/// - `shut_down` returns when all requests have ended; a drop aborts.
+/// - Dropping the generator frees its memory.
+/// - `shut_down` returns when all requests have ended; dropping aborts them.
 pub trait Managed: Generator + fmt::Debug {
-    /// Begins a shutdown and returns at once. No request is accepted from then on.
+    /// Begins a shutdown and returns at once. No further request is accepted.
     fn begin_shutdown(&self, how: Shutdown);
 
     /// Begins a shutdown, and waits for its end.
     fn shut_down(&self, how: Shutdown);
 
-    /// Whether it has ended: after a shutdown, or by a failure that it does not recover from.
+    /// Whether the generator has ended: after a shutdown, or after an unrecoverable failure.
     fn is_shut_down(&self) -> bool;
 
-    /// Number of answers that wait, by user. The default knows none.
+    /// Number of waiting answers, by user. The default implementation returns none.
     fn waiting_by_user(&self) -> Vec<(Arc<str>, usize)> {
         Vec::new()
     }
 
-    /// Its parts, where it has any: worker processes, remote engines. The default has none.
+    /// Members of the generator, such as worker processes or remote engines. The default implementation
+    /// returns none.
     fn members(&self) -> Vec<MemberState> {
         Vec::new()
     }
 
-    /// Changes the mode from the next step on. The default ignores it.
+    /// Changes the mode from the next step on. The default implementation ignores it.
     fn set_mode(&self, mode: Mode) {
         let _ = mode;
     }
 
-    /// Changes the settings of fairness. The default ignores them.
+    /// Changes the options of the fair queue. The default implementation ignores them.
     fn set_fair(&self, options: FairOptions) {
         let _ = options;
     }
 
-    /// The engine, if it is one in this process.
+    /// The engine, if the generator is an in-process engine.
     fn as_engine(&self) -> Option<&Engine> {
         None
     }
@@ -84,50 +85,51 @@ impl Managed for Engine {
     }
 }
 
-/// A part of a [`Managed`] generator that can fail by itself: a worker process, a remote engine.
+/// State of a member of a [`Managed`] generator that can fail independently, such as a worker process or a
+/// remote engine.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct MemberState {
-    /// Its name, unique in its generator.
+    /// Name, unique within the generator.
     pub name: String,
-    /// State in a word or two, for people: `ready`, `starting (40 %)`.
+    /// Short human-readable state: `ready`, `starting (40 %)`.
     pub state: String,
-    /// Whether it takes requests.
+    /// Whether the member accepts requests.
     pub ready: bool,
-    /// Answers that it computes, or that wait there.
+    /// Number of answers that the member computes or that wait there.
     pub in_flight: usize,
-    /// Requests that were lost with it, of which most went on elsewhere.
+    /// Number of requests lost with the member; most of them were continued elsewhere.
     pub lost: u64,
-    /// Times that it was started or connected anew.
+    /// Number of restarts or reconnections.
     pub restarts: u64,
 }
 
 impl MemberState {
-    /// A member that takes no requests.
+    /// A member that does not accept requests.
     pub fn new(name: impl Into<String>, state: impl Into<String>) -> Self {
         Self { name: name.into(), state: state.into(), ..Self::default() }
     }
 }
 
-/// Loads models for a [`Registry`](super::Registry): the way from a source to a generator.
+/// Loads models for a [`Registry`](super::Registry): turns a model source into a generator.
 ///
-/// Every [`InferenceBackend`] is a loader of engines ([`EngineLoader`]).
+/// [`EngineLoader`] is the loader for any [`InferenceBackend`].
 pub trait Loader: Send + Sync {
-    /// Name of the backend, for people.
+    /// Human-readable name of the backend.
     fn name(&self) -> &str;
 
-    /// Facts about the model of a source, read without its weights.
+    /// Metadata of the model in `source`, read without its weights.
     ///
     /// # Errors
     ///
     /// The reason why the source cannot be read.
     fn inspect(&self, source: &ModelSource) -> Result<ModelInfo, LoadError>;
 
-    /// Memory that the model takes, with all that serves it.
+    /// Memory of the model and everything needed to serve it.
     ///
     /// # Errors
     ///
-    /// [`LoadError::Unsupported`] where nothing is known; else the errors of [`load`](Self::load).
+    /// [`LoadError::Unsupported`] if there is no estimate; otherwise the errors of [`load`](Self::load).
     fn estimate(
         &self,
         source: &ModelSource,
@@ -135,11 +137,11 @@ pub trait Loader: Send + Sync {
         engine: &EngineOptions,
     ) -> Result<MemoryEstimate, LoadError>;
 
-    /// Loads a model and starts what serves it.
+    /// Loads a model and starts the generator that serves it.
     ///
     /// # Errors
     ///
-    /// The reason why it cannot be loaded; [`LoadError::Cancelled`] if `progress` says so.
+    /// The reason why the model cannot be loaded; [`LoadError::Cancelled`] if `progress` cancels loading.
     fn load(
         &self,
         source: &ModelSource,
@@ -149,7 +151,7 @@ pub trait Loader: Send + Sync {
     ) -> Result<Box<dyn Managed>, LoadError>;
 }
 
-/// Loads engines in this process.
+/// Loads models into in-process engines.
 #[derive(Clone)]
 pub struct EngineLoader {
     backend: Arc<dyn InferenceBackend>,
@@ -157,13 +159,13 @@ pub struct EngineLoader {
 }
 
 impl EngineLoader {
-    /// Engines on models of a backend.
+    /// A loader that uses `backend`.
     #[must_use]
     pub fn new(backend: Arc<dyn InferenceBackend>) -> Self {
         Self { backend, draft: None }
     }
 
-    /// Loads a draft model with each model. Its memory counts in the estimates.
+    /// Loads a draft model with each model. Estimates include its memory.
     #[must_use]
     pub fn draft_model(mut self, draft: impl Into<Option<DraftModelSource>>) -> Self {
         self.draft = draft.into();

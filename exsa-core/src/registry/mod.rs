@@ -1,9 +1,9 @@
 //! Several models in one program: loaded, unloaded, reloaded and switched while requests run.
 //!
-//! A [`Registry`] has named models, each with a backend or another [`Loader`], a source and options
+//! A [`Registry`] holds named models, each with a backend or another [`Loader`], a source and options
 //! ([`ModelConfig`]). It is itself a [`Generator`](crate::Generator), so servers use it like an engine.
-//! [`Request::model`](crate::Request::model) chooses a model by name or alias, and requests without a name go
-//! to the active one. `docs/lifecycle.md` lists which requests fail in which transition.
+//! [`Request::model`](crate::Request::model) selects a model by name or alias; requests without a name go to
+//! the active model. `docs/lifecycle.md` lists which requests fail in which transition.
 //!
 //! ```
 //! use exsa_core::backend::ModelSource;
@@ -65,27 +65,28 @@ use std::time::Duration;
 
 /// Named models that are loaded, unloaded and switched while the program runs.
 ///
-/// All methods return at once, except [`shut_down`](Self::shut_down) and its variants; operations that take
-/// time return an [`Operation`] to wait for or to await. Names of models are names or aliases.
+/// All methods return at once, except for [`shut_down`](Self::shut_down) and its variants; operations that
+/// take time return an [`Operation`] to wait for or to await. Wherever a method takes a model's name, an
+/// alias works too.
 ///
 /// **Memory.** With [`RegistryOptions::memory_bytes_max`], the estimated memory of all models and the bytes
-/// of their adapters stay within that budget. A load, of a model or of an adapter, that does not fit evicts
-/// idle models, the least recently used first, and never a model with requests in flight or a pinned one. If
-/// that does not suffice, it is refused and evicts nothing.
+/// of their adapters stay within that budget. If a model or an adapter to load does not fit, idle models are
+/// evicted, least recently used first, but never pinned models or models with requests in flight. If that
+/// does not suffice, the load is refused and nothing is evicted.
 ///
-/// **Active model.** The model that becomes ready while none is chosen is chosen for requests without a name.
-/// [`set_active`](Self::set_active) switches to another, and only [`unload`](Self::unload) gives the choice
-/// up. A chosen model is active while it is ready.
+/// **Active model.** A model that becomes ready while none is chosen becomes the chosen one, for requests
+/// without a name. [`set_active`](Self::set_active) chooses another, and only [`unload`](Self::unload) of the
+/// chosen model clears the choice. The chosen model is active while it is ready.
 ///
 /// Dropping the registry aborts all requests, and waits for all engines and loads to end. It must not be
-/// dropped by a waker of a stream, which runs on the thread of an engine.
+/// dropped by a stream's waker, which runs on the thread of an engine.
 pub struct Registry {
     inner: Arc<Inner>,
     supervisor: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Registry {
-    /// A registry without models; starts its thread.
+    /// Creates a registry without models and starts its supervisor thread.
     ///
     /// # Errors
     ///
@@ -114,8 +115,8 @@ impl Registry {
         })
     }
 
-    /// Replaces the configuration of the model [`ModelConfig::name`]. Aliases, pin and idle time change at
-    /// once; backend, source and options are those of the next load or reload.
+    /// Replaces the configuration of the model [`ModelConfig::name`]. Aliases, pinning and idle timeout
+    /// change at once; backend, source and options apply from the next load or reload on.
     ///
     /// # Errors
     ///
@@ -127,7 +128,7 @@ impl Registry {
             config.name = name.to_string();
             Ok(shared.configs.insert(name, Arc::new(config)))
         })?;
-        // Outside the lock: the host's backend may have a `Drop`.
+        // Dropped outside the lock: the host's backend may run code on drop.
         drop(replaced);
         Ok(())
     }
@@ -142,66 +143,69 @@ impl Registry {
             let name = shared.lifecycle.remove(model)?;
             Ok(shared.configs.remove(&name))
         })?;
-        // Outside the lock: the host's backend may have a `Drop`.
+        // Dropped outside the lock: the host's backend may run code on drop.
         drop(removed);
         Ok(())
     }
 
-    /// Loads a model. If it is being loaded, joins that load; if it is ready, ends at once.
+    /// Loads a model. If the model is already being loaded, joins that load; if it is ready, completes at
+    /// once.
     ///
     /// The operation fails with [`RegistryError::Memory`] if the model does not fit the budget, with
     /// [`RegistryError::Load`] or [`RegistryError::Panicked`] if the backend fails, and with
-    /// [`RegistryError::Cancelled`] if the load is cancelled or the model unloaded meanwhile.
+    /// [`RegistryError::Cancelled`] if the load is cancelled or the model is unloaded in the meantime.
     pub fn load(&self, model: &str) -> Operation {
         self.begin(Waiter::Plain, |lifecycle, now| lifecycle.load(model, now))
     }
 
     /// Loads a ready model again from its current configuration, or joins its running reload. The old
-    /// instance answers its requests and is aborted after `grace`; `None` sets no limit.
+    /// instance completes its requests and is aborted after `grace`; `None` sets no limit.
     ///
-    /// Ends with the order that the memory budget allowed, which [`RegistryEvent::Reload`] tells before
-    /// the load begins. With [`ReloadOrder::LoadFirst`] a failed load leaves the old instance serving; so
-    /// does a refusal for lack of memory. Otherwise as [`load`](Self::load), and [`RegistryError::State`] for
-    /// a model that is not ready.
+    /// The result is the order that the memory budget allowed, which [`RegistryEvent::Reload`] announces
+    /// before the load begins. With [`ReloadOrder::LoadFirst`], the old instance keeps serving if the load
+    /// fails or is refused for lack of memory. The errors are those of [`load`](Self::load), and
+    /// [`RegistryError::State`] for a model that is not ready.
     pub fn reload(&self, model: &str, grace: Option<Duration>) -> Operation<ReloadOrder> {
         self.begin(Waiter::Reload, |lifecycle, now| lifecycle.reload(model, grace, now))
     }
 
-    /// Unloads a model. A load is cancelled. A ready model takes no more requests; those in flight are
-    /// answered, and aborted after `grace`. `None` sets no limit, zero aborts at once. Another call with a
-    /// shorter time replaces it. Ends when the memory of all instances of the model is free.
+    /// Unloads a model. A running load is cancelled. A ready model accepts no more requests; requests in
+    /// flight are completed, but aborted after `grace`: `None` sets no limit, zero aborts at once. A later
+    /// call can shorten the grace. The operation completes when the memory of all instances of the model is
+    /// free.
     pub fn unload(&self, model: &str, grace: Option<Duration>) -> Operation {
         self.begin(Waiter::Plain, |lifecycle, now| lifecycle.unload(model, grace, now))
     }
 
-    /// Gives the memory of a ready model back, like [`unload`](Self::unload). The next request to it,
-    /// or [`wake`](Self::wake), loads it again. Fails with [`RegistryError::State`] for a model that
+    /// Puts a ready model to sleep: frees its memory, like [`unload`](Self::unload). The next request to the
+    /// model, or [`wake`](Self::wake), loads it again. Fails with [`RegistryError::State`] for a model that
     /// is not ready.
     pub fn sleep(&self, model: &str, grace: Option<Duration>) -> Operation {
         self.begin(Waiter::Plain, |lifecycle, now| lifecycle.sleep(model, grace, now))
     }
 
-    /// Loads a sleeping model; as [`load`](Self::load), and [`RegistryError::State`] for a model that
-    /// is unloaded or has failed.
+    /// Loads a sleeping model. The errors are those of [`load`](Self::load), and [`RegistryError::State`] for
+    /// a model that is unloaded or has failed.
     pub fn wake(&self, model: &str) -> Operation {
         self.begin(Waiter::Plain, |lifecycle, now| lifecycle.wake(model, now))
     }
 
-    /// Cancels the load or reload of a model: all who wait for it get [`RegistryError::Cancelled`] at
-    /// once, and the backend stops at its next report of progress. Returns whether there was one.
+    /// Cancels the load or reload of a model: all waiting operations fail with [`RegistryError::Cancelled`]
+    /// at once, and the backend stops at its next progress report. Returns whether there was a load to
+    /// cancel.
     ///
     /// # Errors
     ///
-    /// [`RegistryError::UnknownModel`].
+    /// [`RegistryError::UnknownModel`] if there is no model with this name.
     pub fn cancel_load(&self, model: &str) -> Result<bool, RegistryError> {
         self.inner.event(|lifecycle, now| lifecycle.cancel_load(model, now))
     }
 
-    /// Makes a ready model the one for requests without a name, from the next request on.
+    /// Makes a ready model the active one, for requests without a name, from the next request on.
     ///
     /// # Errors
     ///
-    /// [`RegistryError::State`] for a model that is not ready; the active model then stays.
+    /// [`RegistryError::State`] for a model that is not ready; the active model is then unchanged.
     pub fn set_active(&self, model: &str) -> Result<(), RegistryError> {
         self.inner.event(|lifecycle, now| lifecycle.set_active(model, now))
     }
@@ -215,7 +219,7 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`RegistryError::UnknownModel`].
+    /// [`RegistryError::UnknownModel`] if there is no model with this name.
     pub fn config(&self, model: &str) -> Result<ModelConfig, RegistryError> {
         let config = self.inner.with(|shared, _| {
             let name = shared.lifecycle.resolve(model)?;
@@ -225,30 +229,30 @@ impl Registry {
         config.map(|config| (*config).clone()).ok_or_else(removed)
     }
 
-    /// Sets the idle time to live of the ready instance, in place of the model's, until it is unloaded,
-    /// reloaded or put to sleep; `None` is unlimited. Returns whether the model is ready.
+    /// Overrides the idle timeout for the ready instance, until it is unloaded, reloaded or put to sleep;
+    /// `None` means unlimited. Returns whether the model is ready.
     ///
     /// # Errors
     ///
-    /// [`RegistryError::UnknownModel`].
+    /// [`RegistryError::UnknownModel`] if there is no model with this name.
     pub fn keep_alive(&self, model: &str, time: Option<Duration>) -> Result<bool, RegistryError> {
         self.inner.event(|lifecycle, _| lifecycle.keep_alive(model, time))
     }
 
-    /// Sets whether a model is never evicted and never put to sleep for being idle.
+    /// Sets whether a model is pinned: neither evicted nor put to sleep when idle.
     ///
     /// # Errors
     ///
-    /// [`RegistryError::UnknownModel`].
+    /// [`RegistryError::UnknownModel`] if there is no model with this name.
     pub fn pin(&self, model: &str, pinned: bool) -> Result<(), RegistryError> {
         self.inner.event(|lifecycle, _| lifecycle.change(model, |settings| settings.pinned = pinned))
     }
 
-    /// Sets the time without requests after which a model is put to sleep; `None` is never.
+    /// Sets the time without requests after which a model is put to sleep; `None` means never.
     ///
     /// # Errors
     ///
-    /// [`RegistryError::UnknownModel`].
+    /// [`RegistryError::UnknownModel`] if there is no model with this name.
     pub fn set_idle_timeout(&self, model: &str, timeout: Option<Duration>) -> Result<(), RegistryError> {
         self.inner.event(|lifecycle, _| lifecycle.change(model, |settings| settings.idle_timeout = timeout))
     }
@@ -258,11 +262,11 @@ impl Registry {
         self.statuses(Lifecycle::names)
     }
 
-    /// One model.
+    /// Status of a model.
     ///
     /// # Errors
     ///
-    /// [`RegistryError::UnknownModel`].
+    /// [`RegistryError::UnknownModel`] if there is no model with this name.
     pub fn status(&self, model: &str) -> Result<ModelStatus, RegistryError> {
         let name = self.inner.event(|lifecycle, _| lifecycle.resolve(model))?;
         let removed = || RegistryError::UnknownModel { model: model.to_owned(), available: Vec::new() };
@@ -278,37 +282,41 @@ impl Registry {
         })
     }
 
-    /// Number of answers that wait for a sequence, by ready model and user: see
-    /// [`Engine::waiting_by_user`](crate::Engine::waiting_by_user). Unlike [`engine`](Self::engine), it is no
-    /// use of a model that would keep it awake.
+    /// Number of answers that wait for a sequence, by ready model and user; see
+    /// [`Engine::waiting_by_user`](crate::Engine::waiting_by_user). Unlike [`engine`](Self::engine), the call
+    /// does not count as use of a model, and does not keep it awake.
     pub fn waiting_by_user(&self) -> WaitingByUser {
         self.inner.waiting_by_user()
     }
 
-    /// Members of each ready model: worker processes, remote engines. No use of a model that would keep it
-    /// awake.
+    /// Members of each ready model, such as worker processes or remote engines. The call does not count as
+    /// use of a model.
     pub fn members(&self) -> MembersByModel {
         self.inner.members()
     }
 
-    /// The changes from now on. Read [`list`](Self::list) after it for the state at its beginning.
+    /// Subscribes to changes from now on. To get the initial state, call [`list`](Self::list) after
+    /// subscribing.
     pub fn subscribe(&self) -> Subscription {
         self.inner.observers.subscribe()
     }
 
-    /// The engine of a model, or of the active one: for its mode, tokenizer and statistics.
+    /// The engine of a model, or of the active model, for example to query its mode, tokenizer and
+    /// statistics.
     ///
     /// # Errors
     ///
-    /// Those of [`submit`](crate::Generator::submit) about the model's state; a sleeping model is woken.
+    /// The errors of [`submit`](crate::Generator::submit) that concern the model's state; a sleeping model is
+    /// woken.
     pub fn engine(&self, model: Option<&str>) -> Result<EngineHandle, SubmitError> {
         let (served, mut lease) = self.route(model)?;
         lease.submitted();
         Ok(EngineHandle { served, _lease: lease })
     }
 
-    /// Refuses requests and operations from now on, cancels all loads and drains all models, which are
-    /// aborted after `grace`. Returns at once. Can be called again with a shorter time.
+    /// Begins a shutdown and returns at once: further requests and operations are refused, all loads are
+    /// cancelled, and all models are drained, but aborted after `grace`. Can be called again with a shorter
+    /// `grace`.
     pub fn begin_shutdown(&self, grace: Option<Duration>) {
         self.inner.event(|lifecycle, now| lifecycle.close(grace, now));
     }
@@ -319,8 +327,8 @@ impl Registry {
         self.wait_for_end(None);
     }
 
-    /// Calls [`begin_shutdown`](Self::begin_shutdown) and waits for at most `timeout`. Returns
-    /// whether all engines and loads have ended.
+    /// Calls [`begin_shutdown`](Self::begin_shutdown) and waits at most `timeout`. Returns whether all
+    /// engines and loads have ended.
     #[must_use = "engines may still be running"]
     pub fn shut_down_timeout(&self, grace: Option<Duration>, timeout: Duration) -> bool {
         self.begin_shutdown(grace);
@@ -329,19 +337,19 @@ impl Registry {
 
     fn wait_for_end(&self, timeout: Option<Duration>) -> bool {
         let this = std::thread::current().id();
-        // A waker can drop the registry on the supervisor, which does not wait for itself.
+        // A waker can drop the registry on the supervisor thread, which must not wait for itself.
         let is_supervisor = |thread: &JoinHandle<()>| thread.thread().id() == this;
         if self.supervisor.lock().as_ref().is_some_and(is_supervisor) || !self.inner.wait_for_end(timeout) {
             return false;
         }
         if let Some(thread) = self.supervisor.lock().take() {
-            // It has ended, and catches the panics of wakers.
+            // The supervisor has ended, and catches the panics of wakers.
             let _ = thread.join();
         }
         true
     }
 
-    /// Begins an operation and makes its two ends.
+    /// Begins an operation and creates its two ends.
     fn begin<T: Clone>(
         &self,
         waiter: impl FnOnce(OperationSender<T>) -> Waiter,
@@ -353,7 +361,7 @@ impl Registry {
                 shared.waiters.insert(id, waiter(sender));
                 None
             }
-            // The supervisor is gone, and so is everything that could be unloaded.
+            // The supervisor has ended, so there is nothing left to unload.
             Ok(_) => Some((sender, RegistryError::ShuttingDown)),
             Err(error) => Some((sender, error)),
         });

@@ -1,4 +1,4 @@
-//! A running operation: to wait for, or to await.
+//! A running operation, to wait for or to await.
 
 use super::error::RegistryError;
 use parking_lot::{Condvar, Mutex};
@@ -20,14 +20,14 @@ struct Shared<T> {
     ready: Condvar,
 }
 
-/// A running operation on a model, such as a load. Waits with [`wait`](Self::wait), or as a [`Future`] on any
-/// runtime. Dropping it changes nothing: the operation goes on.
+/// A running operation on a model, such as a load. Wait for it with [`wait`](Self::wait), or await it as a
+/// [`Future`] on any runtime. Dropping it does not stop the operation.
 #[must_use = "the outcome of the operation is unknown unless it is waited for; `drop` it to ignore it"]
 pub struct Operation<T = ()> {
     shared: Arc<Shared<T>>,
 }
 
-/// The registry's end of an [`Operation`]. Dropped before an answer, it answers
+/// The registry's end of an [`Operation`]. Dropping it without an answer answers
 /// [`RegistryError::ShuttingDown`].
 pub(super) struct OperationSender<T> {
     shared: Arc<Shared<T>>,
@@ -81,9 +81,9 @@ impl<T: Clone> Operation<T> {
         }
     }
 
-    /// Waits for at most `timeout`; `None` if the operation is still running.
+    /// Waits at most `timeout` for the outcome; `None` if the operation is still running.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<T, RegistryError>> {
-        // A moment too far for the clock is never.
+        // A time that the clock cannot represent means no timeout.
         let Some(until) = Instant::now().checked_add(timeout) else { return Some(self.wait()) };
         let mut state = self.shared.state.lock();
         loop {

@@ -1,6 +1,6 @@
 //! Options of a registry.
 
-/// Settings of a [`Registry`](super::Registry).
+/// Options of a [`Registry`](super::Registry).
 ///
 /// ```
 /// use exsa_core::registry::{LoadPacing, RegistryOptions};
@@ -11,8 +11,8 @@
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct RegistryOptions {
-    /// Bytes that all models may take together, by the backends' estimates and with their adapters; `None`,
-    /// the default, sets no limit. With a budget, a model that has no estimate needs
+    /// Memory budget in bytes for all models, according to the backends' estimates, including adapters;
+    /// `None`, the default, sets no limit. With a budget, a model without an estimate requires
     /// [`ModelConfig::memory`](super::ModelConfig::memory).
     pub memory_bytes_max: Option<u64>,
     /// Whether a request for an unloaded model starts its load; `false` by default. The request itself is
@@ -29,7 +29,7 @@ impl RegistryOptions {
         Self::default()
     }
 
-    /// Sets the bytes that all models may take together.
+    /// Sets the memory budget in bytes for all models.
     #[must_use]
     pub fn memory_bytes(mut self, max: impl Into<Option<u64>>) -> Self {
         self.memory_bytes_max = max.into();
@@ -55,31 +55,32 @@ impl RegistryOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum LoadPacing {
-    /// Loads take all the threads of their options, at the cost of running streams.
+    /// Loads use all threads of their options, which slows down running streams.
     #[default]
     FullSpeed,
-    /// Running streams keep this share of their speed, 0 to 0.99; see [`keep_streams`](Self::keep_streams).
+    /// Running streams keep this fraction of their speed, 0 to 0.99; see
+    /// [`keep_streams`](Self::keep_streams).
     KeepStreams(f32),
 }
 
 impl LoadPacing {
-    /// Running streams keep `share` of their speed: 0.9 for nine tenths.
+    /// Paces loads so that running streams keep the fraction `share` of their speed, such as 0.9.
     ///
-    /// After each report of progress, the load rests for `share / (1 - share)` times the time that it worked
-    /// since the last, as long as another model has a request in flight. Streams that make no progress at
-    /// all while the load works would keep `share`; those that share the cores with it keep more. The load
-    /// takes `1 / (1 - share)` times as long under constant traffic. Not paced: the time before the backend's
-    /// first report, and the allocation of the session's KV cache after the last.
+    /// After each progress report, the load pauses for `share / (1 - share)` times the time that it worked
+    /// since the last report, as long as another model has a request in flight. Streams keep `share` of their
+    /// speed even if they make no progress while the load works, and more if they share the cores with it.
+    /// Under constant traffic, the load takes `1 / (1 - share)` times as long. The time before the backend's
+    /// first report and the allocation of the session's KV cache after the last one are not paced.
     #[must_use]
     pub fn keep_streams(share: f32) -> Self {
         Self::KeepStreams(share.clamp(0.0, 0.99))
     }
 
-    /// Rest after `work`, both in the unit of `work`.
+    /// Duration of the pause after working for `work`.
     pub(super) fn rest(self, work: std::time::Duration) -> std::time::Duration {
         match self {
             Self::FullSpeed => std::time::Duration::ZERO,
-            // A public variant can hold any value; NaN counts as 0.
+            // The public variant can hold any value; NaN is treated as 0.
             Self::KeepStreams(share) => {
                 let share = if share.is_nan() { 0.0 } else { f64::from(share.clamp(0.0, 0.99)) };
                 work.mul_f64(share / (1.0 - share))

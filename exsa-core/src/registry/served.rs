@@ -1,4 +1,4 @@
-//! A running engine of the registry, and leases of its users.
+//! A running engine of the registry, and leases on it.
 
 use super::driver::Inner;
 use super::lifecycle::InstanceId;
@@ -8,11 +8,11 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
 
-/// A running engine. When the last owner drops it, the registry learns that its memory is free.
+/// A running engine. When the last owner drops it, the registry is notified that its memory is free.
 pub(super) struct Served {
     // The order of the fields matters: the report comes after the engine is dropped.
     pub engine: Box<dyn Managed>,
-    /// Facts about the model, under its name in the registry.
+    /// Metadata of the model, under its name in the registry.
     pub info: Arc<ModelInfo>,
     _report: Report,
 }
@@ -46,7 +46,7 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// A lease of what [`Lifecycle::route`](super::lifecycle::Lifecycle::route) has returned.
+    /// A lease on the instance that [`Lifecycle::route`](super::lifecycle::Lifecycle::route) returned.
     pub(super) fn new(id: InstanceId, registry: Arc<Inner>) -> Self {
         Self { id, registry, is_submitting: true }
     }
@@ -75,11 +75,12 @@ impl Drop for Lease {
     }
 }
 
-/// Handle of the engine that serves a ready model ([`Registry::engine`](super::Registry::engine)), to which
-/// it dereferences.
+/// Handle of the engine that serves a ready model; returned by [`Registry::engine`](super::Registry::engine).
+/// Dereferences to the engine.
 ///
-/// The model counts as busy while the handle exists, and its memory is not free before it is dropped. An
-/// unload ends the engine nevertheless, so hold it briefly, and submit requests through the registry.
+/// The model counts as busy while the handle exists, and its memory is not freed before the handle is
+/// dropped. Unloading the model ends the engine nevertheless, so hold the handle only briefly, and submit
+/// requests through the registry.
 pub struct EngineHandle {
     pub(super) served: Arc<Served>,
     pub(super) _lease: Lease,

@@ -1,4 +1,4 @@
-//! State of a model, as callers and observers see it.
+//! Public state of models.
 
 use super::managed::MemberState;
 use crate::adapter::AdapterStatus;
@@ -13,17 +13,18 @@ use std::time::Duration;
 pub enum ModelState {
     /// No weights are in memory.
     Unloaded,
-    /// The model is being loaded, or waits for memory that other models are giving back.
+    /// The model is being loaded, or waits until other models have released their memory.
     Loading(LoadingState),
-    /// The model takes requests. During a reload it stays ready as long as the old instance serves.
+    /// The model accepts requests. During a reload, it stays ready as long as the old instance serves
+    /// requests.
     Ready,
-    /// The model takes no more requests; those in flight are answered to their end.
+    /// The model accepts no more requests; requests in flight are completed.
     Draining,
     /// No weights are in memory; the next request wakes the model.
     Sleeping,
-    /// The last load failed, or the engine has ended with a panic of the backend.
+    /// The last load failed, or the engine ended because the backend panicked.
     Failed {
-        /// The reason, in words.
+        /// The reason.
         reason: String,
     },
 }
@@ -41,7 +42,7 @@ impl ModelState {
         }
     }
 
-    /// Whether the model takes requests.
+    /// Whether the model accepts requests.
     pub fn is_ready(&self) -> bool {
         *self == Self::Ready
     }
@@ -55,12 +56,12 @@ pub struct LoadingState {
     pub done: u64,
     /// Bytes to load; 0 before the backend has reported them.
     pub total: u64,
-    /// Estimated time to the end; `None` before there is an estimate.
+    /// Estimated remaining time; `None` without an estimate.
     pub remaining: Option<Duration>,
 }
 
 impl LoadingState {
-    /// Share that is loaded, 0 to 1; `None` before the backend has reported the total.
+    /// Loaded fraction, 0 to 1; `None` before the backend has reported the total.
     pub fn fraction(&self) -> Option<f64> {
         (self.total > 0).then(|| (self.done as f64 / self.total as f64).min(1.0))
     }
@@ -70,11 +71,11 @@ impl LoadingState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReloadOrder {
-    /// The new instance is loaded beside the old one, then replaces it at
-    /// once: no request is refused, and a failed load changes nothing.
+    /// The new instance is loaded while the old one still serves, then replaces it at once: no request is
+    /// refused, and a failed load changes nothing.
     LoadFirst,
-    /// The memory budget does not allow both: the old instance drains, then the
-    /// new one is loaded. Requests in between are refused with
+    /// The memory budget does not allow both instances: the old instance drains first, then the new one is
+    /// loaded. Requests in between are refused with
     /// [`SubmitError::ModelLoading`](crate::SubmitError::ModelLoading).
     UnloadFirst,
 }
@@ -83,11 +84,11 @@ pub enum ReloadOrder {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ModelCounters {
-    /// Loads that succeeded, those of reloads included.
+    /// Successful loads, including reloads.
     pub loads: u64,
-    /// Loads that failed or did not fit into the memory budget; cancelled loads do not count.
+    /// Loads that failed or did not fit into the memory budget; cancelled loads are not counted.
     pub loads_failed: u64,
-    /// Time of the loads that succeeded, without their estimates and their wait for memory.
+    /// Total time of successful loads, without estimates and waiting for memory.
     pub load_time: Duration,
     /// Evictions in favour of other models.
     pub evictions: u64,
@@ -105,30 +106,31 @@ pub struct ModelStatus {
     pub state: ModelState,
     /// Whether requests that name no model go to this model. Only a ready model is active.
     pub active: bool,
-    /// Whether the model is never evicted and never put to sleep for being idle.
+    /// Whether the model is pinned: it is neither evicted nor put to sleep when idle.
     pub pinned: bool,
     /// Whether a reload is running.
     pub reloading: bool,
-    /// Order of the running reload, once the memory budget has decided it.
+    /// Order of the running reload; `None` before it is decided.
     pub reload_order: Option<ReloadOrder>,
     /// Progress of the running load or reload.
     pub loading: Option<LoadingState>,
-    /// Estimated memory of the ready or loading instance; `None` if there is neither, or no estimate.
+    /// Estimated memory of the ready or loading instance; `None` without such an instance or without an
+    /// estimate.
     pub memory: Option<MemoryEstimate>,
     /// Loaded adapters of the ready instance.
     pub adapters: Vec<AdapterStatus>,
-    /// Bytes of the adapters of the ready or loading instance, beside its `memory`. Adapters count from
-    /// before they are loaded until the last request that uses them has ended.
+    /// Bytes of the adapters of the ready or loading instance, in addition to `memory`. An adapter is counted
+    /// from before it is loaded until the last request that uses it has ended.
     pub adapter_bytes: u64,
     /// Requests in flight.
     pub requests: usize,
-    /// Time since the last request ended, of a ready model without requests in flight.
+    /// Time since the last request ended; `None` unless the model is ready and has no requests in flight.
     pub idle: Option<Duration>,
-    /// Time without requests after which the ready model is put to sleep; `None` is never.
+    /// Time without requests after which the ready model is put to sleep; `None` means never.
     pub keep_alive: Option<Duration>,
     /// Loads and evictions.
     pub counters: ModelCounters,
-    /// Facts about the model, under its name in the registry; `None` unless it is ready.
+    /// Metadata of the model, under its name in the registry; `None` unless it is ready.
     pub info: Option<Arc<ModelInfo>>,
 }
 
@@ -140,12 +142,13 @@ pub struct MemoryUse {
     pub used: u64,
     /// Bytes of adapters in `used`.
     pub adapters: u64,
-    /// Budget in bytes; `None` is unlimited.
+    /// Budget in bytes; `None` means unlimited.
     pub budget: Option<u64>,
 }
 
 /// Members of each model: [`Registry::members`](super::Registry::members).
 pub type MembersByModel = Vec<(Arc<str>, Vec<MemberState>)>;
 
-/// Waiting requests of each model's users: [`Registry::waiting_by_user`](super::Registry::waiting_by_user).
+/// Number of waiting requests by model and user:
+/// [`Registry::waiting_by_user`](super::Registry::waiting_by_user).
 pub type WaitingByUser = Vec<(Arc<str>, Vec<(Arc<str>, usize)>)>;

@@ -1,4 +1,4 @@
-//! The chain of transforms that parameters describe.
+//! Builds the chain of transforms from sampling parameters.
 
 use super::error::SamplingError;
 use super::order::{Mirostat as Version, TransformKind};
@@ -29,13 +29,21 @@ use std::sync::Arc;
 impl SamplingParams {
     /// Validates the parameters and builds the sampler of one sequence.
     ///
-    /// A `seed` of `None` counts as 0 here: the engine fills in a random seed beforehand.
+    /// A `seed` of `None` is treated as 0: the engine sets a random seed before it builds the sampler.
+    ///
+    /// # Errors
+    ///
+    /// A parameter is out of range, conflicts with another, or requires a tokenizer that the context lacks.
     pub fn build(&self, context: &SamplerContext<'_>) -> Result<Sampler, SamplingError> {
         self.build_with(context, &[])
     }
 
     /// Like [`build`](Self::build), with a host's transforms in the chain, in list order, at the place of
     /// [`TransformKind::Host`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`build`](Self::build), and errors of the factories.
     pub fn build_with(
         &self,
         context: &SamplerContext<'_>,
@@ -78,8 +86,8 @@ impl SamplingParams {
         })
     }
 
-    /// The steps to apply, in order. A host's transforms have a place even if `order` does not name it: they
-    /// may be what keeps an answer in bounds.
+    /// The steps to apply, in order. A host's transforms are applied even if `order` does not list them,
+    /// since they may enforce required restrictions.
     fn steps(&self, greedy: bool) -> Vec<TransformKind> {
         let mut steps = self.order.clone();
         if !steps.contains(&TransformKind::Host) {

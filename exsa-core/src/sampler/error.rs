@@ -50,27 +50,30 @@ pub enum SamplingError {
         parameters: [&'static str; 2],
     },
     /// Too many sequence breakers.
-    #[error("{count} dry_sequence_breakers, but at most 64")]
+    #[error("{count} dry_sequence_breakers, but at most 64 are allowed")]
     BreakerCount {
         /// Their number.
         count: usize,
     },
     /// A sequence breaker that is too long.
-    #[error("dry_sequence_breakers: text {index} has {bytes} bytes, but at most 64")]
+    #[error("dry_sequence_breakers: text {index} has {bytes} bytes, but at most 64 are allowed")]
     BreakerLength {
         /// Its index.
         index: usize,
         /// Its length.
         bytes: usize,
     },
-    /// A parameter that holds texts, for a sampler without a tokenizer.
-    #[error("{parameter} has texts, but the SamplerContext has no tokenizer")]
+    /// A parameter needs the tokenizer, but the context has none.
+    #[error("{parameter} needs a tokenizer, but the SamplerContext has none")]
     NoTokenizer {
         /// Name of the field of [`SamplingParams`](super::SamplingParams).
         parameter: &'static str,
     },
-    /// A [`SamplerState`](super::SamplerState) of other parameters.
-    #[error("sampler_state: observations of {found} transforms, but the request has {expected}")]
+    /// A [`SamplerState`](super::SamplerState) that belongs to other sampling parameters.
+    #[error(
+        "sampler_state: it belongs to other sampling parameters: it has values of {found} transforms, \
+         not {expected}"
+    )]
     State {
         /// Transforms in the state.
         found: usize,

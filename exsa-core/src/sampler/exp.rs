@@ -79,7 +79,7 @@ pub(super) fn moments(values: &[f32], best: f32, scale: f32) -> (f64, f64) {
             let y = (x - best) * scale;
             let weight = exp(y);
             *mass += weight;
-            // Not the product of 0 and infinity.
+            // Avoids the product of 0 and infinity.
             *product += weight * if y > -87.0 { y } else { 0.0 };
         }
     };

@@ -1,7 +1,7 @@
 //! The sampler's logarithm: bit-identical on every processor.
 
-/// Natural logarithm of a positive normal number; like the sampler's `exp`, it uses
-/// only exactly rounded operations, so that every processor gives the same bits.
+/// Natural logarithm of a positive normal number; like the sampler's `exp`, it uses only exactly rounded
+/// operations, so that every processor computes the same bits.
 pub(super) fn ln(x: f64) -> f64 {
     let bits = x.to_bits();
     let exponent = (bits >> 52) as i64 - 1023;

@@ -3,7 +3,7 @@
 //! [`SamplingParams::build`] validates parameters once and builds a [`Sampler`], a chain of transforms over
 //! the candidates followed by a draw:
 //!
-//! 1. minimum number of tokens, which bans the tokens that end an answer,
+//! 1. minimum number of tokens, which bans tokens that would end the answer,
 //! 2. logit bias,
 //! 3. repetition, frequency and presence penalties,
 //! 4. DRY,
@@ -18,16 +18,15 @@
 //! 13. adaptive-p,
 //! 14. mirostat, version 1 or 2, in place of the filters 6 to 11.
 //!
-//! A constraint masks the tokens that its grammar does not allow before all others.
+//! A constraint masks the tokens that its grammar does not allow, before the first step.
 //!
-//! [`SamplingParams::order`] changes the order of 3 to 13. By default it is llama.cpp's: filters work on the
-//! model's own distribution, and temperature then reshapes the rest. Neutral steps are left out of the chain.
-//! Temperature 0 is greedy: the best logit after steps 1 to 5, with ties broken by the lowest id; nothing
-//! else applies.
+//! [`SamplingParams::order`] changes the order of 3 to 13. The default order is llama.cpp's: filters apply to
+//! the model's own distribution, and temperature then reshapes the remaining one. Neutral steps are left out
+//! of the chain. Temperature 0 is greedy decoding: the best logit after steps 1 to 5, with ties broken by the
+//! lowest id; the other steps are skipped.
 //!
-//! The state of a transform changes with accepted tokens alone. Mirostat and adaptive-p observe the
-//! probability of each token that was drawn; [`SamplerState`] carries these observations to a resumed
-//! request.
+//! The state of a transform changes only when a token is accepted. Mirostat and adaptive-p observe the
+//! probability of each drawn token; [`SamplerState`] carries these observations to a resumed request.
 //!
 //! The draw is Gumbel-max: each candidate's logit, divided by the temperature, plus Gumbel noise that
 //! is a function of (seed, position, token); the largest sum is drawn. Its distribution is exactly the
@@ -91,7 +90,7 @@ pub struct Sampler {
     transforms: Vec<Box<dyn Transform>>,
 }
 
-/// Ways to choose a token from the candidates.
+/// How a token is chosen from the candidates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Choice {
     /// The best candidate.
@@ -159,6 +158,10 @@ impl Sampler {
     /// - `position`: position of the new token in the sequence;
     ///   with the seed it determines the random numbers.
     /// - `scratch`: scratch memory; its contents do not matter.
+    ///
+    /// # Errors
+    ///
+    /// [`SampleError`]: the row has the wrong length, contains NaN, or leaves no candidate.
     pub fn sample(
         &mut self,
         logits: &[f32],
@@ -171,6 +174,10 @@ impl Sampler {
 
     /// Like [`sample`](Self::sample), with a filter before the chain: only tokens whose bit in `mask` is set
     /// are candidates, as in [`Candidates::retain`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`sample`](Self::sample).
     pub fn sample_masked(
         &mut self,
         logits: &[f32],
@@ -232,7 +239,7 @@ impl Sampler {
         }
     }
 
-    /// Forgets the last draw, which was not for the answer.
+    /// Discards the last draw, which was not for the answer.
     pub(crate) fn forget_draw(&mut self) {
         self.drawn = None;
     }
@@ -246,22 +253,26 @@ impl Sampler {
         }
     }
 
-    /// Observations of the transforms about the accepted tokens; `None` if no transform observes anything.
+    /// Values that the transforms observed for the accepted tokens; `None` if no transform observes values.
     pub fn state(&self) -> Option<SamplerState> {
         let state =
             SamplerState::new(self.transforms.iter().filter_map(|transform| transform.observations()));
         (!state.is_empty()).then_some(state)
     }
 
-    /// Observations of the transforms about the accepted token at `index`; empty if no transform observes
-    /// anything.
+    /// Values that the transforms observed for the accepted token at `index`; empty if no transform observes
+    /// values.
     pub fn observed(&self, index: usize) -> Vec<f32> {
         let observations = self.transforms.iter().filter_map(|transform| transform.observations());
         observations.map(|values| values.get(index).copied().unwrap_or(f32::NAN)).collect()
     }
 
-    /// Hands over what an earlier run observed, before its `generated` tokens are accepted again. Without it,
-    /// mirostat and adaptive-p begin anew.
+    /// Restores the values that an earlier run observed, before its `generated` tokens are accepted again.
+    /// Without them, mirostat and adaptive-p start from their initial state.
+    ///
+    /// # Errors
+    ///
+    /// [`SamplingError::State`] if the state belongs to other sampling parameters.
     pub fn restore(&mut self, state: &SamplerState, generated: usize) -> Result<(), SamplingError> {
         let observing = || self.transforms.iter().filter(|transform| transform.observations().is_some());
         let (found, expected) = (state.len(), observing().count());
@@ -284,8 +295,8 @@ impl Sampler {
         }
     }
 
-    /// Whether log probabilities of sampled tokens are computed, and the number of most probable tokens
-    /// beside.
+    /// Whether log probabilities of sampled tokens are computed, and the number of most probable
+    /// alternatives.
     pub(crate) fn logprobs(&self) -> Option<(bool, usize)> {
         (self.logprobs || self.top_logprobs > 0).then_some((self.logprobs, self.top_logprobs))
     }

@@ -85,7 +85,7 @@ impl Key {
 ///
 /// Tokens of a chunk differ in their lowest bits alone, so the first product of the hash is a product of the
 /// chunk plus one of the token's place in it. The latter are kept: one multiplication per token is left,
-/// which matters where processors have none for vectors of 32-bit integers (SSE2).
+/// which matters on processors without a 32-bit vector multiplication (SSE2).
 #[derive(Debug)]
 pub(super) struct Screen {
     key: Key,
@@ -110,8 +110,8 @@ impl Screen {
         }
     }
 
-    /// Whether a high word of the tokens `start..start + CHUNK` may be at most `bound`: never `false` if one
-    /// is, and seldom `true` if none is. `start` is a multiple of the chunk.
+    /// Whether a high word of the tokens `start..start + CHUNK` may be at most `bound`: no false negatives,
+    /// few false positives. `start` is a multiple of the chunk.
     #[inline]
     pub(super) fn any(&mut self, start: u32, bound: u32) -> bool {
         if start >> 16 != self.block {

@@ -41,7 +41,7 @@ pub enum TransformKind {
 }
 
 impl TransformKind {
-    /// The order of the chain by default.
+    /// The default order of the chain.
     pub const DEFAULT_ORDER: [Self; 11] = [
         Self::Penalties,
         Self::Dry,
@@ -56,8 +56,8 @@ impl TransformKind {
         Self::AdaptiveP,
     ];
 
-    /// Whether the step changes single logits, rather than the shape of the distribution: those that greedy
-    /// decoding applies.
+    /// Whether the step changes individual logits rather than the shape of the distribution. Only these steps
+    /// apply to greedy decoding.
     pub(super) fn changes_logits(self) -> bool {
         matches!(self, Self::Penalties | Self::Dry | Self::Host)
     }
@@ -68,7 +68,8 @@ impl TransformKind {
     }
 }
 
-/// Version of mirostat, which steers the text's surprise. In JSON the numbers 0, 1 and 2, as in llama.cpp.
+/// Version of mirostat, which controls the perplexity of the text. In JSON the numbers 0, 1 and 2, as in
+/// llama.cpp.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "serde",
@@ -80,9 +81,9 @@ pub enum Mirostat {
     /// No mirostat.
     #[default]
     Off,
-    /// Version 1: a top-k that is estimated from Zipf's law.
+    /// Version 1: top-k with a `k` estimated from Zipf's law.
     V1,
-    /// Version 2: a bound on the surprise of a token.
+    /// Version 2: an upper bound on the surprise of a token.
     V2,
 }
 

@@ -21,13 +21,13 @@ pub struct SamplingParams {
     /// Keeps the `k` best tokens. `None` or `Some(0)` keeps all; `Some(40)` by default.
     pub top_k: Option<u32>,
     /// Keeps the smallest set of best tokens whose probabilities sum to at least this (nucleus sampling,
-    /// Holtzman et al. 2020). `0..=1`, where 1 keeps all and 0 the best token alone; 0.95 by default.
+    /// Holtzman et al. 2020). `0..=1`, where 1 keeps all and 0 keeps only the best token; 0.95 by default.
     pub top_p: f32,
     /// Keeps tokens whose probability is at least this ratio of the best token's
     /// (Nguyen et al. 2024). `0..=1`, where 0 keeps all; 0.05 by default.
     pub min_p: f32,
-    /// Divides positive and multiplies negative logits of tokens in the penalty window (Keskar
-    /// et al. 2019, CTRL). `0.01..=100`, where 1 changes nothing, which is the default.
+    /// Divides positive and multiplies negative logits of tokens in the penalty window (Keskar et al. 2019,
+    /// CTRL). `0.01..=100`; 1, the default, disables the penalty.
     #[cfg_attr(feature = "serde", serde(rename = "repeat_penalty", alias = "repetition_penalty"))]
     pub repetition_penalty: f32,
     /// Subtracted from a token's logit once per occurrence in the penalty window. `-100..=100`; 0 by default.
@@ -35,81 +35,81 @@ pub struct SamplingParams {
     /// Subtracted from the logit of every token that occurs
     /// in the penalty window. `-100..=100`; 0 by default.
     pub presence_penalty: f32,
-    /// Number of last tokens, prompt and generated, considered by
-    /// the three penalties; `None` is all. `Some(64)` by default.
+    /// Number of last tokens, prompt and generated, considered by the three penalties; `None` means all.
+    /// `Some(64)` by default.
     #[cfg_attr(feature = "serde", serde(rename = "repeat_last_n", with = "crate::wire::last_n"))]
     pub penalty_window: Option<u32>,
     /// Values added to the logits of individual tokens, each token at
     /// most once; negative infinity bans a token. Empty by default.
     #[cfg_attr(feature = "serde", serde(with = "crate::wire::logit_bias"))]
     pub logit_bias: Vec<(TokenId, f32)>,
-    /// Seed of the random numbers: the same seed and the same logits give the same tokens.
-    /// `None`, the default, lets the engine choose one when a request is submitted.
+    /// Seed of the random numbers: the same seed and the same logits yield the same tokens. `None`, the
+    /// default, lets the engine choose one when a request is submitted.
     pub seed: Option<u64>,
-    /// Whether [`Sampled::logprob`](super::Sampled::logprob) is computed, at
-    /// the cost of one more pass over the vocabulary; `false` by default.
+    /// Whether [`Sampled::logprob`](super::Sampled::logprob) is computed, at the cost of an additional pass
+    /// over the vocabulary; `false` by default.
     pub logprobs: bool,
     /// Number of most probable tokens that [`Sampled::top_logprobs`](super::Sampled::top_logprobs) lists.
     /// `0..=20`; 0 by default, which costs nothing.
     pub top_logprobs: u32,
     /// The steps of the chain in order of application, each at most once; a step that is not listed is not
-    /// applied. [`TransformKind::DEFAULT_ORDER`] by default. Minimum tokens and logit bias come first and
-    /// mirostat last, always. If [`Host`](TransformKind::Host) is not listed, a host's transforms come before
-    /// the first step that is neither penalties nor DRY.
+    /// applied. [`TransformKind::DEFAULT_ORDER`] by default. Minimum tokens and logit bias always come first,
+    /// and mirostat always last. If [`Host`](TransformKind::Host) is not listed, a host's transforms come
+    /// before the first step that is neither penalties nor DRY.
     #[cfg_attr(feature = "serde", serde(rename = "samplers"))]
     pub order: Vec<TransformKind>,
     /// Whether tokens of the prompt count for the three penalties; `true` by default.
     pub penalize_prompt: bool,
     /// Keeps the tokens whose surprise is nearest to the entropy, until their probabilities sum to at least
-    /// this (locally typical sampling, Meister et al. 2022). `0..=1`, where 1 keeps all, which is the
-    /// default.
+    /// this (locally typical sampling, Meister et al. 2022). `0..=1`; 1, the default, keeps all.
     pub typical_p: f32,
     /// Keeps tokens whose logit is at most this many standard deviations below the best (Tang et al. 2024).
     /// Finite; 0 or less keeps all. -1 by default.
     pub top_n_sigma: f32,
-    /// Chance that XTC removes the top choices of a position (p-e-w 2024). `0..=1`; 0 by default, which never
-    /// does.
+    /// Chance that XTC removes the top choices of a position (p-e-w 2024). `0..=1`; 0, the default, disables
+    /// XTC.
     pub xtc_probability: f32,
-    /// Probability that makes a token a top choice: all of them but the least probable are removed. `0..=1`,
-    /// where more than 0.5 removes none; 0.1 by default.
+    /// XTC's threshold: tokens with at least this probability are top choices, all of which except the least
+    /// probable are removed. `0..=1`, where more than 0.5 never removes any; 0.1 by default.
     pub xtc_threshold: f32,
-    /// Lets the temperature vary by at most this around [`temperature`](Self::temperature) with the entropy
-    /// of the distribution, not below 0. Finite, 0 or more; 0 by default, a fixed temperature. Greedy
-    /// decoding ignores it.
+    /// Dynamic temperature: the range around [`temperature`](Self::temperature), not below 0, within which
+    /// the temperature varies with the entropy of the distribution. Finite, 0 or more; 0, the default, keeps
+    /// it fixed. Greedy decoding ignores it.
     pub dynatemp_range: f32,
-    /// Exponent of the relative entropy, which decides where in the range the temperature is. `0..=100`; 1 by
-    /// default.
+    /// Dynamic temperature: exponent of the normalized entropy, which determines the temperature within the
+    /// range. `0..=100`; 1 by default.
     pub dynatemp_exponent: f32,
-    /// Steers the text's surprise to [`mirostat_tau`](Self::mirostat_tau) (Basu et al. 2021). Replaces
-    /// top-nσ, top-k, typical-p, top-p, min-p and XTC; excludes adaptive-p; no effect on greedy decoding. Off
-    /// by default.
+    /// Controls the surprise of the text towards [`mirostat_tau`](Self::mirostat_tau) (Basu et al. 2021).
+    /// Replaces top-nσ, top-k, typical-p, top-p, min-p and XTC; excludes adaptive-p; no effect on greedy
+    /// decoding. Off by default.
     pub mirostat: Mirostat,
     /// Target surprise of mirostat, in bits per token. `0..=100`; 5 by default.
     pub mirostat_tau: f32,
     /// Learning rate of mirostat. `0..=100`; 0.1 by default.
     pub mirostat_eta: f32,
-    /// Favours tokens near this probability, `0..=1` (adaptive-p, 2025). `None` by default: no such target.
+    /// Target probability of adaptive-p (2025), which favours tokens near it. `0..=1`; `None`, the default,
+    /// disables adaptive-p.
     #[cfg_attr(feature = "serde", serde(with = "crate::wire::optional_target"))]
     pub adaptive_target: Option<f32>,
-    /// Decay of the average probability by which adaptive-p adapts: it remembers about `1 / (1 - decay)`
-    /// tokens. `0..=0.99`; 0.9 by default.
+    /// Decay of adaptive-p's moving average of probabilities, which spans about `1 / (1 - decay)` tokens.
+    /// `0..=0.99`; 0.9 by default.
     pub adaptive_decay: f32,
-    /// Penalty of a token that would continue a repetition of exactly the allowed length (DRY, p-e-w 2024).
-    /// `0..=100`; 0 by default, no such penalty.
+    /// DRY (p-e-w 2024): penalty of a token that would continue a repetition of exactly the allowed length.
+    /// `0..=100`; 0, the default, disables DRY.
     pub dry_multiplier: f32,
-    /// Factor of DRY's penalty for every token that a repetition is longer. `1..=100`; 1.75 by default.
+    /// DRY: factor of the penalty for every further token of the repetition. `1..=100`; 1.75 by default.
     pub dry_base: f32,
-    /// Length in tokens from which DRY counts a repetition. 1 or more; 2 by default.
+    /// DRY: minimum length in tokens of a repetition that is penalized. 1 or more; 2 by default.
     pub dry_allowed_length: u32,
-    /// Number of last tokens, prompt and generated, in which DRY looks for repetitions; `None` is all.
+    /// DRY: number of last tokens, prompt and generated, searched for repetitions; `None` means all.
     /// `Some(64)` by default.
     #[cfg_attr(feature = "serde", serde(rename = "dry_penalty_last_n", with = "crate::wire::last_n"))]
     pub dry_window: Option<u32>,
-    /// Texts across which DRY counts no repetition, each of at most 64 bytes, at most 64. Line break, colon,
-    /// double quote and asterisk by default.
+    /// DRY: sequence breakers, texts across which repetitions are not matched; at most 64, of at most 64
+    /// bytes each. Line break, colon, double quote and asterisk by default.
     pub dry_sequence_breakers: Vec<String>,
-    /// Number of generated tokens before which no end-of-generation token and no stop token is drawn, unless
-    /// nothing else is left; 0 by default. Stop strings end an answer at any time.
+    /// Minimum generated tokens: before this, no end-of-generation token and no stop token is sampled, unless
+    /// no other token is left; 0 by default. Stop strings end an answer at any time.
     pub min_tokens: u32,
 }
 

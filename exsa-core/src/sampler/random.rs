@@ -1,4 +1,4 @@
-//! Random numbers as a function of (seed, position), with no state between positions.
+//! Random numbers as a function of (seed, position), without state across positions.
 
 /// Philox4x32-10, a counter-based generator (Salmon, Moraes, Dror, Shaw: "Parallel random
 /// numbers: as easy as 1, 2, 3", SC 2011): a keyed bijection of four counter words.

@@ -32,7 +32,7 @@ pub(super) fn scan(row: &[f32], bests: &mut Vec<f32>) -> Result<(), usize> {
         *best = best_and_nan(chunk, &mut nan);
     }
     if !rest.is_empty() {
-        // A whole chunk too: a length that is known only at run time would cost each chunk its vectors.
+        // Padded to a whole chunk: a length known only at run time would prevent vectorization.
         let mut last = [f32::NEG_INFINITY; CHUNK];
         last[..rest.len()].copy_from_slice(rest);
         bests.push(best_and_nan(&last, &mut nan));
@@ -67,7 +67,7 @@ fn best_and_nan(chunk: &[f32; CHUNK], nan: &mut [u32; LANES]) -> f32 {
     for part in chunk.as_chunks::<LANES>().0 {
         for i in 0..LANES {
             best[i] = if part[i] > best[i] { part[i] } else { best[i] };
-            // All bits of the lane, which is what comparisons of vectors give.
+            // Sets all bits of the lane, as vector comparisons do.
             nan[i] |= 0_u32.wrapping_sub(u32::from(part[i].is_nan()));
         }
     }

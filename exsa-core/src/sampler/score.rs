@@ -1,10 +1,10 @@
-//! Log-probability of a given token, for tokens that are not sampled: those of a prompt.
+//! Log-probability of a given token, for tokens that are not sampled, such as those of a prompt.
 
 use super::candidates::Candidates;
 use super::{SampleError, SampleScratch, Sampler, log_total, relative};
 use crate::token::TokenId;
 
-/// A token's log-probability under the model, and the most probable tokens in its place.
+/// Log-probability of a token under the model, and the most probable tokens at its position.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Score {
     /// Natural logarithm of the token's probability.
@@ -14,8 +14,8 @@ pub(crate) struct Score {
 }
 
 impl Sampler {
-    /// Scores `token` by the row of logits of the position before it, with the `top` most probable tokens.
-    /// The sampler's transforms and parameters do not matter.
+    /// Scores `token` by the row of logits of the preceding position, with the `top` most probable tokens.
+    /// The sampler's transforms and parameters are ignored.
     pub(crate) fn score(
         &self,
         logits: &[f32],

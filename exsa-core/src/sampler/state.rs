@@ -1,12 +1,12 @@
-//! The state of a sampler whose transforms learn from the tokens that were drawn.
+//! State of a sampler whose transforms adapt to the tokens drawn so far.
 
-/// Observations of a sampler about the tokens that it drew, for
+/// Values that a sampler observed for the tokens it drew, for
 /// [`Resume::sampler_state`](crate::Resume::sampler_state). Opaque.
 ///
-/// Mirostat and adaptive-p decide by the probabilities of earlier tokens, which a resumed request cannot know
-/// by itself: they depend on logits that are not computed again. The state has 4 bytes per generated token
-/// and belongs to the parameters of its request. The state of a longer answer serves for any of its
-/// beginnings.
+/// Mirostat and adaptive-p depend on the probabilities of earlier tokens, which a resumed request cannot
+/// reconstruct, since their logits are not recomputed. The state takes 4 bytes per generated token and is
+/// valid only for the sampling parameters of its request. The state of an answer is also valid for every
+/// prefix of the answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct SamplerState {
@@ -20,7 +20,7 @@ impl SamplerState {
         Self { observations: observations.map(bits).collect() }
     }
 
-    /// Adds what was observed of the answer's next token:
+    /// Appends the values observed for the answer's next token:
     /// [`Token::observed`](crate::stream::Token::observed).
     pub fn push(&mut self, observed: &[f32]) {
         self.observations.resize_with(self.observations.len().max(observed.len()), Vec::new);
@@ -29,7 +29,7 @@ impl SamplerState {
         }
     }
 
-    /// Whether nothing was observed.
+    /// Whether no values were observed.
     pub fn is_empty(&self) -> bool {
         self.observations.is_empty()
     }

@@ -41,17 +41,16 @@ pub trait Transform: Debug + Send {
         false
     }
 
-    /// One value per accepted token that an earlier run of a resumed request observed and a later run cannot
-    /// know from the tokens, such as the probability of a token when it was drawn. `None`, the default, if
-    /// there is none.
+    /// One value per accepted token that a later run of a resumed request cannot derive from the tokens, such
+    /// as the probability with which the token was drawn. `None`, the default, if the transform needs none.
     fn observations(&self) -> Option<&[f32]> {
         None
     }
 
-    /// Hands over the [`observations`](Self::observations) of an earlier run, for the tokens that will be
+    /// Restores the [`observations`](Self::observations) of an earlier run, for the tokens that will be
     /// accepted first. Called before the first `accept`, if the resumed request has a
-    /// [state](crate::Resume::sampler_state). Values may be any, since hosts store them: those that make no
-    /// sense are to be ignored.
+    /// [state](crate::Resume::sampler_state). Since hosts store the values, they can be arbitrary: an
+    /// implementation must ignore invalid ones.
     fn restore(&mut self, observations: &[f32]) {
         let _ = observations;
     }
@@ -67,8 +66,8 @@ pub struct Accepted {
     /// greedy decoding. `None` if no transform of the chain [needs it](Transform::needs_logprob), or if this
     /// sampler did not draw the token: a resumed request's earlier tokens, or a token forced by a grammar.
     pub logprob: Option<f32>,
-    /// Whether the sampler's last call drew this token: not those of an earlier run, nor tokens forced by a
-    /// grammar.
+    /// Whether the sampler's last call drew this token; `false` for tokens of an earlier run and tokens
+    /// forced by a grammar.
     pub drawn: bool,
 }
 

@@ -29,7 +29,7 @@ pub struct SchedRequest {
     pub namespace: Namespace,
     /// Priority class.
     pub priority: Priority,
-    /// Owner of the request.
+    /// User that the request is accounted to.
     pub user: UserId,
     /// The user's relative share.
     pub weight: f32,
@@ -44,12 +44,12 @@ pub struct SchedRequest {
     /// Prompt tokens whose log-probabilities are known. The first token has none, so this is at least 1;
     /// `None` if no log-probability of the prompt is needed.
     pub scored: Option<usize>,
-    /// Tokens to keep at the start when the context is full, so that
-    /// the answer goes on; `None` if it ends then.
+    /// Number of tokens to keep at the start when a full context is shifted; `None` if the answer ends
+    /// instead.
     pub keep: Option<usize>,
-    /// Whether drafts may be verified for it.
+    /// Whether drafts may be verified for the request.
     pub speculate: bool,
-    /// Tokens dropped since by context shifts, from prompt and answer.
+    /// Tokens of prompt and answer dropped by context shifts so far.
     shifted: usize,
 }
 
@@ -60,13 +60,13 @@ pub struct History {
     pub preemptions: u32,
     /// Whether the request has held a sequence, so that its prompt has been charged.
     pub admitted: bool,
-    /// Whether ageing raised the request: it then counts as of the most urgent class.
+    /// Whether ageing raised the request to the most urgent class.
     pub aged: bool,
     /// Tokens of KV saved in host memory.
     pub saved: usize,
-    /// Set after a failed KV operation: the request shares no KV from then on.
+    /// Set after a failed KV operation: the request no longer shares KV.
     pub no_sharing: bool,
-    /// Whether the request has waited for the prompt store. It does so once.
+    /// Whether the request has waited for the prompt store, which it does at most once.
     pub read: bool,
 }
 
@@ -96,8 +96,7 @@ impl SchedRequest {
         }
     }
 
-    /// The request of another answer, with the id `id`. It shares the prompt and belongs to the same
-    /// group.
+    /// The request of another answer to the same prompt, with the id `id`, in the same group.
     pub(crate) fn of_group(&self, id: RequestId) -> Self {
         Self { id, arrival: id.0, ..self.clone() }
     }
@@ -128,8 +127,8 @@ impl SchedRequest {
         self.scored.filter(|scored| *scored < self.prompt_len).map(|scored| scored.saturating_sub(1))
     }
 
-    /// The known tokens of which all but the last may come from another
-    /// sequence. Cached KV has no logits, so it ends where rows are needed.
+    /// The known tokens whose KV, except for that of the last, may come from another sequence. Cached KV has
+    /// no logits, so the range ends where rows are needed.
     pub fn shareable(&self) -> &[TokenId] {
         let end = self.unscored().map_or(usize::MAX, |position| position + 1);
         &self.tokens()[..end.min(self.tokens().len())]
@@ -140,7 +139,8 @@ impl SchedRequest {
         self.tokens().len() + self.shifted - self.prompt_len
     }
 
-    /// Position in the uncut sequence of the token at index `index`, which grows from token to token.
+    /// Position of the token at `index` in the sequence without context shifts. It increases from token to
+    /// token.
     pub fn position(&self, index: usize) -> u64 {
         (index + self.shifted) as u64
     }
@@ -160,17 +160,17 @@ impl SchedRequest {
         self.tokens.reserve(more);
     }
 
-    /// Takes back the last `n` tokens of the answer. Returns the new length.
+    /// Rewinds the last `n` tokens of the answer. Returns the new length.
     pub(super) fn take_back(&mut self, n: usize) -> usize {
         debug_assert!(self.drafts == 0 && n <= self.answer_len());
-        // A token was generated, even if none is left.
+        // A token was generated, even if none remains.
         self.first_token_by = None;
         self.tokens.truncate(self.tokens.len().saturating_sub(n).max(1));
         self.tokens.len()
     }
 
-    /// Drops half of the tokens behind the first `keep`, the older half. Returns the number of tokens before
-    /// them.
+    /// Drops the older half of the tokens after the first `keep`. Returns the number of tokens before the
+    /// gap.
     pub(super) fn shift(&mut self) -> usize {
         debug_assert_eq!(self.drafts, 0);
         let keep = self.keep.unwrap_or(0).min(self.tokens.len().saturating_sub(1));
@@ -183,7 +183,7 @@ impl SchedRequest {
         keep
     }
 
-    /// Shifts the context wherever a run of the answer so far has done so, with a context of `window` tokens.
+    /// Repeats the context shifts of the answer so far, with a context of `window` tokens.
     pub(crate) fn replay_shifts(&mut self, window: usize) {
         if self.keep.is_none() {
             return;

@@ -32,7 +32,7 @@ impl Loaded {
         };
         if bytes.is_empty() {
             let (name, problem) =
-                ("scripted".to_owned(), "it has no byte, but 1 or more are needed".to_owned());
+                ("scripted".to_owned(), "it is empty, but at least 1 byte is required".to_owned());
             return Err(LoadError::Adapter { name, problem });
         }
         let needed = bytes.len() as u64;
@@ -44,7 +44,7 @@ impl Loaded {
         let mut state = self.0.lock();
         let id = AdapterId(state.next);
         state.next += 1;
-        // Never 0, so that every adapter changes something.
+        // Never 0, so that every adapter has an effect.
         state.shifts.push((id, 1 + (fingerprint.0 >> 32) as usize % 250));
         Ok(AdapterInfo::new(id).rank(1).bytes(needed).fingerprint(fingerprint))
     }
@@ -53,7 +53,7 @@ impl Loaded {
         self.0.lock().shifts.retain(|(known, _)| *known != id);
     }
 
-    /// Shifts and scales of these adapters, or the first that is not loaded.
+    /// Shifts and scales of these adapters, or the id of the first that is not loaded.
     pub(super) fn effects(&self, adapters: &[SpanAdapter]) -> Result<Vec<(usize, f32)>, AdapterId> {
         let state = self.0.lock();
         let effect = |adapter: &SpanAdapter| {
@@ -63,7 +63,7 @@ impl Loaded {
         adapters.iter().map(effect).collect()
     }
 
-    /// Places by which these adapters shift together.
+    /// Total shift of these adapters.
     pub(super) fn shift(&self, adapters: &[SpanAdapter]) -> usize {
         let state = self.0.lock();
         let shift = |adapter: &SpanAdapter| {

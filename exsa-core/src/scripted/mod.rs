@@ -1,7 +1,8 @@
-//! A small deterministic backend for doctests, examples, simulations and tests of the layers above the seam.
+//! A small deterministic backend for doctests, examples, simulations and tests of the layers above the
+//! backend.
 //!
-//! It computes no network, but follows the [`Session`] contract to the letter, and is
-//! strict: misuse that a real backend might tolerate is an error. Its tokens are bytes.
+//! It runs no neural network, but follows the [`Session`] contract exactly and strictly: misuse that a real
+//! backend might tolerate is an error. Its tokens are bytes.
 
 mod adapters;
 mod plan;
@@ -58,7 +59,7 @@ impl InferenceBackend for ScriptedBackend {
         progress: &mut LoadProgress<'_>,
     ) -> Result<Arc<dyn Model>, LoadError> {
         if let Some(name) = options.device.as_deref().filter(|name| *name != "cpu") {
-            let problem = format!("there is no device '{name}', but cpu");
+            let problem = format!("there is no device '{name}'; the only device is cpu");
             return Err(LoadError::Option { option: "device", problem });
         }
         progress.report(1, 1)?;
@@ -69,7 +70,7 @@ impl InferenceBackend for ScriptedBackend {
 /// Rule for the next token of a scripted model.
 #[derive(Clone, Debug)]
 enum Behaviour {
-    /// Continues this text from the point at which the sequence ends inside it, then ends.
+    /// Continues this text from the longest prefix with which the sequence ends, then ends.
     Echo(Vec<TokenId>),
     /// Pseudo-random logits that depend on the seed and the last `order` tokens.
     NGram { seed: u64, order: usize },
@@ -151,8 +152,8 @@ impl ScriptedModel {
         Self::new(Behaviour::NGram { seed, order: 3 })
     }
 
-    /// Sets the number of last tokens that [`ngram`](Self::ngram) depends on;
-    /// with `usize::MAX`, all of them, an error anywhere in a sequence shows.
+    /// Sets the number of last tokens that [`ngram`](Self::ngram) depends on; with `usize::MAX`, it depends
+    /// on all tokens, so that an error anywhere in a sequence changes the output.
     pub fn order(mut self, tokens: usize) -> Self {
         if let Behaviour::NGram { order, .. } = &mut self.behaviour {
             *order = tokens;
@@ -203,8 +204,9 @@ impl ScriptedModel {
         self
     }
 
-    /// Makes sessions take up to `span_max` adapters in a span, and `batch_sets_max` sets of adapters in a
-    /// batch. Any bytes are an adapter: they decide by how many places it shifts the logits of the bytes.
+    /// Makes sessions support up to `span_max` adapters per span and `batch_sets_max` sets of adapters per
+    /// batch. Any bytes are a valid adapter: their hash determines by how many places it rotates the logits
+    /// of the bytes.
     pub fn adapters(mut self, span_max: usize, batch_sets_max: usize) -> Self {
         self.adapters_max = (span_max, batch_sets_max);
         self
@@ -216,7 +218,7 @@ impl ScriptedModel {
         self
     }
 
-    /// Makes passes take between none and 39 times their [cost](Self::cost), as on a busy machine.
+    /// Makes passes take between 0 and 39 times their [cost](Self::cost), as on a busy machine.
     pub fn erratic_cost(mut self) -> Self {
         if let Some(cost) = &mut self.cost {
             cost.erratic = true;

@@ -1,4 +1,4 @@
-//! The scripted session: tokens instead of keys and values, and real block accounting.
+//! The scripted session: it stores tokens in place of keys and values, but accounts for real blocks.
 
 use super::plan::plan;
 use super::{ScriptedModel, saved};
@@ -119,8 +119,8 @@ impl ScriptedSession {
         if needed > free { Err(StepError::KvFull { needed, free }) } else { Ok(()) }
     }
 
-    /// Refuses adapters that are not loaded, other ones than the sequence had, and more sets than a batch
-    /// takes.
+    /// Refuses adapters that are not loaded, adapters that differ from those of the sequence's tokens, and
+    /// more sets than a batch allows.
     fn check_adapters(&self, batch: &Batch) -> Result<(), StepError> {
         let mut sets = Vec::new();
         for span in batch.spans() {
@@ -138,7 +138,9 @@ impl ScriptedSession {
             }
             if sets.len() > self.capabilities.batch_adapter_sets_max {
                 let max = self.capabilities.batch_adapter_sets_max;
-                return problem(format!("a batch takes {max} sets of adapters, and it has another one"));
+                return problem(format!(
+                    "a batch may have at most {max} sets of adapters, but this span adds another"
+                ));
             }
         }
         Ok(())

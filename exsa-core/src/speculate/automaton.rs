@@ -1,9 +1,9 @@
 //! Suffix automaton of a growing sequence of tokens (Blumer et al. 1985), with counts.
 //!
-//! A state stands for the substrings that end at the same places. Its suffix link leads to the longest suffix
-//! that ends at more places, so after each token the link of the last state is the longest suffix of the text
-//! that occurred before, and the edges of that state are the tokens that followed it there. Appending takes
-//! amortized constant time; `n` tokens take at most `2n` states and `3n` edges.
+//! A state represents the substrings that end at the same positions. Its suffix link points to the longest
+//! suffix that ends at more positions. So after each token, the link of the last state is the longest suffix
+//! of the text that occurred before, and the edges of that state are the tokens that followed it there.
+//! Appending takes amortized constant time; `n` tokens take at most `2n` states and `3n` edges.
 
 use crate::token::TokenId;
 use hashbrown::HashMap;
@@ -11,10 +11,10 @@ use hashbrown::HashMap;
 /// Marks the end of a list.
 const NONE: u32 = u32::MAX;
 const ROOT: u32 = 0;
-/// States on the path of suffix links that a token counts for, the longest contexts first. Only texts of
-/// repetitions have longer paths.
+/// Maximum states on the path of suffix links for which a token is counted, longest contexts first. Only
+/// repetitive texts have longer paths.
 const COUNTED_MAX: usize = 32;
-/// Edges of a state compared for a draft, the latest first.
+/// Maximum edges of a state compared for a draft, latest first.
 const COMPARED_MAX: usize = 64;
 
 #[derive(Clone, Copy, Debug)]
@@ -22,9 +22,9 @@ struct State {
     /// Length of the longest of its substrings.
     len: u32,
     link: u32,
-    /// Number of places at which its substrings end.
+    /// Number of positions at which its substrings end.
     count: u32,
-    /// Latest of these places.
+    /// Latest of these positions.
     latest: u32,
     /// First edge of its list.
     edges: u32,
@@ -37,7 +37,7 @@ struct Edge {
     next: u32,
 }
 
-/// The longest suffix of another text that occurs in an automaton's.
+/// The longest suffix of another text that occurs in the automaton's text.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Cursor {
     state: u32,
@@ -70,7 +70,7 @@ impl Default for Automaton {
 }
 
 impl Automaton {
-    /// Forgets all tokens and keeps the memory.
+    /// Removes all tokens but keeps the memory.
     pub(super) fn clear(&mut self) {
         self.states.clear();
         self.edges.clear();
@@ -84,7 +84,7 @@ impl Automaton {
         self.state(self.last).len as usize
     }
 
-    /// Bytes of memory that are reserved.
+    /// Bytes of allocated memory.
     pub(super) fn bytes(&self) -> usize {
         self.states.capacity() * size_of::<State>()
             + self.edges.capacity() * size_of::<Edge>()
@@ -146,8 +146,8 @@ impl Automaton {
         }
     }
 
-    /// The state of the strings that end in `token` behind those of `from`, whose edge leads to `to`: `to`,
-    /// or a state of its own if `to` has longer strings too.
+    /// The state of the strings of `from` followed by `token`, an edge that leads to `to`: either `to`, or a
+    /// new state if `to` also contains longer strings.
     fn split(&mut self, from: u32, token: TokenId, to: u32) -> u32 {
         let len = self.state(from).len + 1;
         if self.state(to).len == len {
@@ -182,18 +182,18 @@ impl Automaton {
         }
     }
 
-    /// Appends up to `max` tokens that may follow to `drafts`: behind the longest suffix that occurred
-    /// before, the token that followed it most often, of several the latest, and so on from there. The end of
-    /// the text continues like the suffix, so that a repetition goes on. Ends where the next token followed
-    /// in less than a third of the cases. Without such a suffix of at least `matched_min` tokens there are
-    /// none.
+    /// Appends up to `max` likely next tokens to `drafts`: after the longest suffix that occurred before, the
+    /// token that followed it most often (the latest, in a tie), and so on from there. At the end of the
+    /// text, drafting continues from the suffix, so that a repetition is continued. Drafting ends if the next
+    /// token followed in less than a third of the cases. Without a suffix of at least `matched_min` tokens,
+    /// there are no drafts.
     pub(super) fn propose(&self, matched_min: usize, max: usize, drafts: &mut Vec<TokenId>) {
         if self.matched() >= matched_min.max(1) {
             self.propose_behind(self.state(self.last).link, max, drafts);
         }
     }
 
-    /// Like [`propose`](Self::propose), behind the suffix of another text.
+    /// Like [`propose`](Self::propose), after the suffix of another text.
     pub(super) fn propose_at(
         &self,
         cursor: Cursor,
@@ -209,7 +209,7 @@ impl Automaton {
     /// Moves a cursor over the next token of its text.
     pub(super) fn advance(&self, cursor: &mut Cursor, token: TokenId) {
         loop {
-            // Tokens that were appended since may have given the suffix a state of its own.
+            // Tokens appended since then may have split off a separate state for the suffix.
             while cursor.state != ROOT && cursor.len <= self.state(self.state(cursor.state).link).len {
                 cursor.state = self.state(cursor.state).link;
             }

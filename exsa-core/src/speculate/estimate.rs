@@ -1,25 +1,26 @@
 //! Estimated acceptance of drafts.
 //!
-//! The probability that a draft is accepted, given that those before it are, is an exponentially weighted
-//! moving average (EWMA) per request, source, evidence and position. A new request begins with the averages
-//! over all requests, and drafts once to see how these hold for it.
+//! The probability that a draft is accepted, given that the drafts before it are accepted, is an
+//! exponentially weighted moving average (EWMA) per request, source, class of evidence and position. A new
+//! request starts with the averages over all requests, and drafts once to test them.
 
 use super::DraftSource;
 
-/// Positions that are estimated apart; later positions share the last estimate.
+/// Number of positions estimated separately; later positions share the last estimate.
 const POSITIONS: usize = 8;
-/// Classes of evidence, by the tokens of context that match.
+/// Number of classes of evidence, by the number of matching context tokens.
 const CLASSES: usize = 3;
 /// Acceptance assumed before the first verification, by class of evidence.
 const ASSUMED: [f32; CLASSES] = [0.4, 0.6, 0.8];
 /// Weight of the newest verification in the estimate of a request, and of all requests.
 const NEWEST: f32 = 0.2;
 const NEWEST_SHARED: f32 = 0.05;
-/// Runs without an accepted draft, one after the other, at which a source stops.
+/// Consecutive runs without an accepted draft after which a source is stopped.
 const FAILED_MAX: u8 = 4;
-/// Tokens after the last verification at which a source that has stopped, or does not pay, drafts one token.
+/// Tokens since the last verification after which a source that was stopped, or does not pay off, drafts one
+/// token as a probe.
 const PROBE_AFTER: usize = 64;
-/// No draft is certain: the product over the positions of a run falls.
+/// Bounds of estimates. No draft is certain, so that the product over the positions of a run decreases.
 const ESTIMATES: std::ops::RangeInclusive<f32> = 0.01..=0.995;
 
 /// Index of the estimates for drafts of one source with the same evidence.
@@ -30,7 +31,7 @@ pub(crate) struct Kind {
 }
 
 impl Kind {
-    /// The kind of drafts of `source` that rest on `matched` tokens of context.
+    /// The kind of drafts of `source` that are supported by `matched` tokens of context.
     pub(crate) fn new(source: DraftSource, matched: usize) -> Self {
         let class = match matched {
             0..=3 => 0,
@@ -49,9 +50,9 @@ impl Kind {
 #[derive(Clone, Copy, Debug)]
 struct Estimate {
     accepted: [f32; POSITIONS],
-    /// Positions of which there were outcomes, from 0. Later ones count as the last of these.
+    /// Number of positions with outcomes. Later positions use the estimate of the last of these.
     observed: usize,
-    /// Runs without an accepted draft since the last with any.
+    /// Consecutive runs without an accepted draft.
     failed: u8,
     /// Length of the request at the last verification.
     verified_at: usize,
@@ -102,8 +103,8 @@ pub(crate) struct Outcome {
 }
 
 impl Estimates {
-    /// Number of drafts, at most `drafts`, that are worth a look in a request of `len` tokens: all of them,
-    /// one as a probe, or none of a source that has stopped.
+    /// Number of drafts to consider, out of `drafts`, in a request of `len` tokens: all, one as a probe, or
+    /// none of a source that was stopped.
     pub(crate) fn usable(&self, kind: Kind, len: usize, drafts: usize) -> usize {
         let stopped = self.0[kind.index()].failed >= FAILED_MAX;
         match (stopped, self.probes(kind, len)) {
@@ -113,15 +114,15 @@ impl Estimates {
         }
     }
 
-    /// Whether a verification is due in a request of `len` tokens, of which none may have been yet.
+    /// Whether a verification is due in a request of `len` tokens. There may have been none yet.
     fn probes(&self, kind: Kind, len: usize) -> bool {
         let last = self.0[kind.index()].verified_at;
-        // A request that became shorter has dropped tokens of its context.
+        // A request that became shorter has shifted its context.
         len < last || len - last >= PROBE_AFTER
     }
 
-    /// Probabilities that the drafts at positions 0, 1 and so on of a run become part of the answer. The
-    /// first of a probe counts as if nothing were known.
+    /// Probabilities that the drafts at positions 0, 1 and so on of a run become part of the answer. For a
+    /// probe, the first estimate is the initial assumption.
     pub(crate) fn expected(&self, kind: Kind, len: usize) -> impl Iterator<Item = f32> {
         let estimate = self.0[kind.index()];
         let probe = self.probes(kind, len).then_some(ASSUMED[kind.class]);
@@ -134,7 +135,7 @@ impl Estimates {
         })
     }
 
-    /// Takes the outcome of a run of a request, whose estimates these are.
+    /// Updates the estimates of a request with the outcome of a run.
     pub(crate) fn verified(&mut self, kind: Kind, outcome: Outcome) {
         let estimate = &mut self.0[kind.index()];
         estimate.verified_at = outcome.len;
@@ -146,7 +147,7 @@ impl Estimates {
         }
     }
 
-    /// Takes the outcome of a run of any request into the averages.
+    /// Updates the averages with the outcome of a run of any request.
     pub(crate) fn average(&mut self, kind: Kind, outcome: Outcome) {
         self.0[kind.index()].learn(outcome.accepted, outcome.rejected, NEWEST_SHARED);
     }

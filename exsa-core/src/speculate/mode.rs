@@ -3,18 +3,26 @@
 use crate::backend::Capabilities;
 
 /// Whether an engine speculates with the drafts of [`Speculation::default`](super::Speculation::default).
+///
+/// ```
+/// use exsa_core::EngineOptions;
+/// use exsa_core::speculate::SpeculationMode;
+///
+/// let options = EngineOptions::default().speculation(SpeculationMode::Off);
+/// # let _ = options;
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum SpeculationMode {
-    /// In sessions whose answers have the same bits with and without drafts: batch-invariant ones that can
-    /// truncate. The default.
+    /// The default: in sessions where answers are identical with and without drafts, that is, batch-invariant
+    /// sessions that can truncate.
     #[default]
     Auto,
     /// Never.
     Off,
-    /// In sessions that can truncate. If it is not batch-invariant, answers have the same distribution with
-    /// and without drafts, but a seed may give another answer.
+    /// In all sessions that can truncate. In sessions that are not batch-invariant, answers with and without
+    /// drafts have the same distribution, but the same seed may yield a different answer.
     On,
 }
 

@@ -3,9 +3,9 @@
 use super::{DraftSource, Proposer};
 use crate::token::{RequestId, TokenId};
 
-/// Prompt lookup decoding (Saxena 2023): finds an earlier occurrence of a request's
-/// last tokens in its prompt or answer, and proposes the tokens that followed there.
-/// It pays for answers that repeat their prompt: summaries, code edits, extraction.
+/// Prompt lookup decoding (Saxena 2023): finds an earlier occurrence of a request's last tokens in its prompt
+/// or answer, and proposes the tokens that followed there. It is effective for answers that repeat parts of
+/// their prompt: summaries, code edits, extraction.
 ///
 /// Candidates match in at least `ngram_min` tokens; the longest match wins, up to `ngram_max`,
 /// then the latest. It keeps no tokens and reads at most `window` tokens per step.
@@ -78,7 +78,7 @@ impl Proposer for PromptLookup {
             return;
         }
         self.matched = best;
-        // A match near the end continues with the drafts themselves, so that a repetition continues.
+        // A match near the end continues into the drafts themselves, so that a repetition continues.
         for i in from..from + max {
             let draft = tokens.get(i).or_else(|| drafts.get(i - tokens.len())).copied();
             drafts.extend(draft);

@@ -5,32 +5,33 @@ use crate::schedule::prefix::Namespace;
 use crate::token::TokenId;
 use hashbrown::HashMap;
 
-/// Tokens of an ended request that are indexed, from the end of its answer.
+/// Number of last tokens of an ended request that are indexed.
 const TOKENS_MAX: usize = 2048;
-/// Tokens of a request that a new cursor reads.
+/// Number of last tokens of a request that a new cursor reads.
 const CONTEXT: usize = 32;
-/// A token that is in no vocabulary separates the texts.
+/// Separator between texts, which is outside of every vocabulary.
 const SEPARATOR: TokenId = TokenId::MAX;
 
-/// Texts of earlier requests by namespace: bounded in bytes, the least recently used namespace goes first.
+/// Texts of earlier requests by namespace, bounded in bytes; the least recently used namespace is evicted
+/// first.
 #[derive(Debug)]
 pub(super) struct SharedIndexes {
     bytes_max: usize,
     bytes: usize,
     namespaces: HashMap<Namespace, Shared>,
-    /// Counts uses and new indexes.
+    /// Counter of uses and new indexes.
     clock: u64,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
     automaton: Automaton,
-    /// Differs from that of every other index.
+    /// Unique among all indexes.
     id: u64,
     used: u64,
 }
 
-/// A request's place in the index of its namespace.
+/// Position of a request in the index of its namespace.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Place {
     cursor: Cursor,
@@ -44,8 +45,8 @@ impl SharedIndexes {
         Self { bytes_max, bytes: 0, namespaces: HashMap::new(), clock: 0 }
     }
 
-    /// Reads the tokens of a request that are new. Returns the length of its longest suffix that occurs in
-    /// the namespace.
+    /// Reads the new tokens of a request. Returns the length of its longest suffix that occurs in the
+    /// namespace.
     pub(super) fn read(&mut self, namespace: &Namespace, place: &mut Place, tokens: &[TokenId]) -> usize {
         self.clock += 1;
         let Some(shared) = self.namespaces.get_mut(namespace) else { return 0 };
@@ -61,7 +62,7 @@ impl SharedIndexes {
         place.cursor.matched()
     }
 
-    /// Appends up to `max` tokens that followed the suffix of a request that was [read](Self::read).
+    /// Appends up to `max` tokens that followed the suffix of a request that was [`read`](Self::read).
     pub(super) fn propose(
         &self,
         namespace: &Namespace,

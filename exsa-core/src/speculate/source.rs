@@ -1,6 +1,6 @@
 //! Kinds of proposers.
 
-/// Kind of a [`Proposer`](super::Proposer), by which acceptance is estimated and statistics are kept.
+/// Kind of a [`Proposer`](super::Proposer). Acceptance is estimated and counted per kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DraftSource {
@@ -10,7 +10,7 @@ pub enum DraftSource {
     SuffixIndex,
     /// A smaller model with the same vocabulary.
     DraftModel,
-    /// A proposer of the host's.
+    /// A proposer supplied by the host.
     Custom,
 }
 

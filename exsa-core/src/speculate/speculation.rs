@@ -1,4 +1,4 @@
-//! Proposers, their limits, and the drafts of the step that is planned.
+//! Proposers, their limits, and the drafts of the step being planned.
 
 use super::estimate::{Estimates, Kind, Outcome};
 use super::{DraftContext, DraftModel, DraftSource, PromptLookup, Proposer, SuffixIndex};
@@ -48,11 +48,11 @@ pub(crate) struct Stream {
     /// Index of its work in the plan.
     pub(crate) work: usize,
     id: RequestId,
-    /// Its tokens.
+    /// Number of its tokens.
     known: usize,
     /// The kind of its drafts.
     pub(crate) kind: Kind,
-    /// Place of the first of them among the drafts of the step.
+    /// Index of the first of its drafts among the drafts of the step.
     pub(super) start: usize,
     /// Drafts proposed.
     len: usize,
@@ -64,7 +64,7 @@ pub(crate) struct Stream {
 pub(super) const DRAFTS_MAX: usize = 16;
 
 impl Default for Speculation {
-    /// A [`SuffixIndex`], otherwise [`PromptLookup`].
+    /// A [`SuffixIndex`], with [`PromptLookup`] as fallback.
     fn default() -> Self {
         Self::new(SuffixIndex::default()).otherwise(PromptLookup::default())
     }
@@ -88,17 +88,17 @@ impl Speculation {
         }
     }
 
-    /// Adds a proposer for the requests for which those before it have no drafts in a step, or none that are
-    /// accepted. Proposers of one request should be of different [kinds](Proposer::source): estimates of
-    /// equal kinds are shared.
+    /// Adds a fallback proposer, for requests for which the previous proposers have no drafts in a step, or
+    /// only drafts that are not accepted. Proposers should be of different [kinds](Proposer::source), since
+    /// proposers of one kind share their estimates.
     #[must_use]
     pub fn otherwise(mut self, proposer: impl Proposer + 'static) -> Self {
         self.proposers.push(Box::new(proposer));
         self
     }
 
-    /// Adds a model that drafts for the requests for which no proposer has drafts in a step, or whose drafts
-    /// are accepted half as often.
+    /// Adds a draft model, for requests for which no proposer has drafts in a step, or whose drafts are
+    /// accepted less than half as often as the model's.
     #[must_use]
     pub fn draft_model(mut self, model: DraftModel) -> Self {
         self.model = Some(model);
@@ -112,8 +112,8 @@ impl Speculation {
         self
     }
 
-    /// Sets whether the number of drafts follows from estimated acceptance and measured costs; `true` by
-    /// default. Otherwise each request gets as many as are proposed and fit, in the order of the plan.
+    /// Sets whether the number of drafts is determined from estimated acceptance and measured costs; `true`
+    /// by default. Otherwise all proposed drafts that fit are verified, in the order of the plan.
     #[must_use]
     pub fn adaptive(mut self, adaptive: bool) -> Self {
         self.adaptive = adaptive;
@@ -137,8 +137,8 @@ impl Speculation {
         self.drafts.clear();
     }
 
-    /// Proposes up to `max` drafts for a request whose work is number `work` of the plan.
-    /// `plausible` counts the drafts that can be accepted. Drafts of the first proposer that has any count.
+    /// Proposes up to `max` drafts for a request whose work has the index `work` in the plan. `plausible`
+    /// counts the drafts that can be accepted. The first proposer with drafts is used.
     pub(crate) fn propose(
         &mut self,
         work: usize,
@@ -179,14 +179,14 @@ impl Speculation {
             }
         }
         if let Some((kind, len)) = model {
-            // Drawn once it is known how many pay.
+            // Drawn later, when it is known how many pay off.
             self.drafts.resize(start + len, 0);
             self.streams.push(Stream { work, id, known, kind, start, len, selected: len });
         }
     }
 
-    /// Selects the drafts that pay in a step with `decodes` decodes, at most `room`. Steps cost what the line
-    /// of `cost` says, times the factor of their rows.
+    /// Selects at most `room` drafts that pay off in a step with `decodes` decodes. The cost of a step is
+    /// that of the linear model `cost`, times the factor of its number of rows.
     pub(crate) fn select(
         &mut self,
         cost: RowCost,
@@ -213,7 +213,7 @@ impl Speculation {
         });
     }
 
-    /// Draws the selected drafts of the model, for the requests of works by number.
+    /// Draws the selected drafts with the draft model. `request` returns the request of a work by index.
     pub(crate) fn run_model<'a>(
         &mut self,
         request: &impl Fn(usize) -> Option<&'a SchedRequest>,
@@ -240,7 +240,7 @@ impl Speculation {
         (stream, &self.drafts[stream.start..stream.start + stream.selected])
     }
 
-    /// Takes the outcome of the `drafted` drafts of a request's last step.
+    /// Records the outcome of the `drafted` drafts of a request's last step.
     pub(crate) fn verified(&mut self, id: RequestId, kind: Kind, drafted: usize, outcome: Outcome) {
         if self.adaptive {
             let estimates = &self.estimates;

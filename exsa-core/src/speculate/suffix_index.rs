@@ -6,14 +6,15 @@ use super::{DraftSource, Namespace, Proposer};
 use crate::token::{RequestId, TokenId};
 use hashbrown::HashMap;
 
-/// Suffix decoding (Oliaro et al. 2024) on a request's own prompt and answer: finds the longest suffix of
-/// them that occurred before, however long, and proposes the tokens that followed it most often.
+/// Suffix decoding (Oliaro et al. 2024) on a request's own prompt and answer: finds the longest suffix, of
+/// any length, that occurred before, and proposes the tokens that followed it most often.
 ///
-/// Matches are of at least `matched_min` tokens, and a draft is no longer than its match. The index is a
-/// suffix automaton that grows with the request: a step costs some microseconds. A prompt is indexed in parts
-/// of 1,024 tokens; no drafts are proposed before the index has caught up. Memory is bounded: an index takes
-/// about 160 bytes per token of at most `tokens_max`, after which it begins anew with the latest half of
-/// them, and all together take `bytes_max`, after which further requests have none.
+/// Matches have at least `matched_min` tokens, and a run of drafts is no longer than its match. The index is
+/// a suffix automaton that grows with the request; a step costs a few microseconds. A prompt is indexed in
+/// parts of 1,024 tokens per step; no drafts are proposed before the index has caught up. Memory is bounded:
+/// an index takes about 160 bytes per token and holds at most `tokens_max` tokens, after which it is rebuilt
+/// from the latest half of them. All indexes together take at most `bytes_max`; further requests then have no
+/// index.
 ///
 /// With [`shared`](Self::shared), the texts of ended requests are searched too: those of the same adapter and
 /// [`cache_salt`](crate::Request::cache_salt), as in the prefix cache.
@@ -23,7 +24,7 @@ pub struct SuffixIndex {
     tokens_max: usize,
     bytes_max: usize,
     indexes: HashMap<RequestId, Index>,
-    /// Indexes of requests that have ended, whose memory is used again.
+    /// Indexes of requests that have ended, whose memory is reused.
     spare: Vec<Automaton>,
     /// Bytes of all indexes.
     bytes: usize,
@@ -31,11 +32,11 @@ pub struct SuffixIndex {
     shared: Option<SharedIndexes>,
 }
 
-/// Tokens that are indexed in one call.
+/// Maximum tokens indexed per call.
 const CATCH_UP: usize = 1024;
-/// Tokens before a change that are indexed again, as the context of those after it.
+/// Tokens before a change that are indexed again, as context for the tokens after it.
 const CONTEXT: usize = 32;
-/// A token that is in no vocabulary separates tokens that were taken back from those after them.
+/// Separator after rewound tokens, which is outside of every vocabulary.
 const SEPARATOR: TokenId = TokenId::MAX;
 /// Minimum of [`SuffixIndex::tokens_max`].
 const TOKENS_MIN: usize = 4 * CONTEXT;
@@ -44,9 +45,10 @@ const TOKENS_MIN: usize = 4 * CONTEXT;
 #[derive(Debug, Default)]
 struct Index {
     automaton: Automaton,
-    /// Tokens of the request up to which it is indexed.
+    /// Number of indexed tokens of the request.
     indexed: usize,
-    /// With shared indexes: its namespace, its place in the index of that, and the tokens to add at its end.
+    /// With shared indexes: the namespace, the position in its index, and the tokens to add at the end of the
+    /// request.
     namespace: Namespace,
     place: Place,
     tokens: Vec<TokenId>,
@@ -84,18 +86,18 @@ impl SuffixIndex {
     }
 
     /// Searches the texts of ended requests too: the last 2,048 tokens of each, prompt and answer, by
-    /// namespace (adapter and `cache_salt`). Indexes of all namespaces take up to `bytes`, about 160 per
-    /// token; the least recently used goes first.
+    /// namespace (adapter and `cache_salt`). The indexes of all namespaces take up to `bytes`, about 160
+    /// bytes per token; the least recently used is evicted first.
     ///
-    /// The time that an answer takes then depends on the texts of others in its namespace, and could be used
-    /// to guess them: give each tenant a salt.
+    /// The response time then depends on the texts of other requests in the namespace, and could be used to
+    /// guess them: give each tenant its own salt.
     #[must_use]
     pub fn shared(mut self, bytes: usize) -> Self {
         self.shared = Some(SharedIndexes::new(bytes));
         self
     }
 
-    /// Sets the maximum bytes of all indexes of running requests. A request that is indexed already goes on.
+    /// Sets the maximum bytes of all indexes of running requests. Existing indexes continue to grow.
     #[must_use]
     pub fn bytes_max(mut self, bytes: usize) -> Self {
         self.bytes_max = bytes;
@@ -104,7 +106,7 @@ impl SuffixIndex {
 }
 
 impl Index {
-    /// Indexes tokens that are not. Returns whether none is left.
+    /// Indexes further tokens. Returns whether the index has caught up.
     fn catch_up(&mut self, tokens: &[TokenId], tokens_max: usize) -> bool {
         let end = tokens.len().min(self.indexed.saturating_add(CATCH_UP));
         while self.indexed < end {
@@ -159,7 +161,7 @@ impl Proposer for SuffixIndex {
         self.bytes = (self.bytes + index.automaton.bytes()).saturating_sub(before);
         self.matched = if caught_up { index.automaton.matched() } else { 0 };
         if let Some(shared) = &mut self.shared {
-            // Of a request that ends, the latest tokens are added.
+            // At the end of the request, its latest tokens are added.
             index.tokens.clear();
             index.tokens.extend_from_slice(tokens);
             let matched = shared.read(&index.namespace, &mut index.place, tokens);
@@ -179,7 +181,7 @@ impl Proposer for SuffixIndex {
 
     fn changed(&mut self, id: RequestId, kept: usize) {
         let Some(index) = self.indexes.get_mut(&id).filter(|index| index.indexed > kept) else { return };
-        // An automaton cannot shrink. Tokens that were taken back may still predict what follows.
+        // An automaton cannot shrink. Rewound tokens may still predict what follows.
         index.automaton.push(SEPARATOR);
         index.indexed = kept.saturating_sub(CONTEXT);
     }
@@ -189,7 +191,7 @@ impl Proposer for SuffixIndex {
         if let Some(shared) = &mut self.shared {
             shared.add(&namespace, &tokens);
         }
-        // Memory that is kept counts, unless it is more than the running requests use.
+        // Spare memory is kept as long as it fits the limit and does not exceed that of running requests.
         if self.spare.len() <= self.indexes.len() && self.bytes < self.bytes_max {
             automaton.clear();
             self.spare.push(automaton);

@@ -1,12 +1,12 @@
-//! Counters of speculation.
+//! Counters of speculative decoding.
 
 use crate::speculate::DraftSource;
 use std::fmt;
 
-/// Positions of drafts that are counted apart; the last counts all later positions too.
+/// Number of draft positions counted separately; the last also counts all later positions.
 pub const DRAFT_POSITIONS: usize = 8;
 
-/// Drafts that were verified and accepted, by their source and by their position behind the last known token.
+/// Drafts that were verified and accepted, by source and by position after the last known token.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
@@ -15,11 +15,11 @@ pub struct DraftStats {
     pub runs: u64,
     /// Drafts by [`DraftSource::index`].
     pub by_source: [DraftCounts; DraftSource::COUNT],
-    /// Drafts by position: at index 0 the first draft of each run.
+    /// Drafts by position in the run; index 0 is the first draft.
     pub by_position: [DraftCounts; DRAFT_POSITIONS],
 }
 
-/// Drafts verified, and those of them that became part of an answer.
+/// Drafts verified, and how many of them became part of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
@@ -30,7 +30,7 @@ pub struct DraftCounts {
     pub accepted: u64,
 }
 
-/// Short where nothing was drafted, since it is part of every [`Usage`](crate::Usage).
+/// Short if there were no drafts, since the value is part of every [`Usage`](crate::Usage).
 impl fmt::Debug for DraftStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut stats = f.debug_struct("DraftStats");

@@ -19,7 +19,7 @@ pub struct Histogram {
     sum: Duration,
 }
 
-/// The form of a [`Histogram`] in files and messages.
+/// Serialized form of a [`Histogram`].
 #[cfg(feature = "serde")]
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Buckets {
@@ -41,7 +41,7 @@ impl TryFrom<Buckets> for Histogram {
     fn try_from(Buckets { counts, sum }: Buckets) -> Result<Self, String> {
         let found = counts.len();
         let counts =
-            counts.try_into().map_err(|_| format!("{found} buckets, but a histogram has {BUCKETS}"))?;
+            counts.try_into().map_err(|_| format!("{found} buckets, but a histogram must have {BUCKETS}"))?;
         Ok(Self { counts, sum })
     }
 }

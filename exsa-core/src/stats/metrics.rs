@@ -1,6 +1,6 @@
 //! An engine's counters on the [`metrics`] facade: feature `metrics`.
 //!
-//! They go to the recorder that the host installs before it starts an engine, with the label
+//! They are reported to the recorder that the host installs before it starts an engine, with the label
 //! `model`. Names are those of [`EngineStats`] with the prefix `exsa_`; times are in seconds.
 
 use crate::priority::Priority;

@@ -13,7 +13,7 @@ pub(crate) use recorder::Recorder;
 use crate::priority::Priority;
 use std::time::Duration;
 
-/// A snapshot of an engine's statistics. Counters only grow; gauges are as of the last step.
+/// A snapshot of an engine's statistics. Counters only increase; gauges show the state after the last step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
@@ -26,7 +26,7 @@ pub struct EngineStats {
     pub tokens_computed: u64,
     /// Tokens generated.
     pub tokens_generated: u64,
-    /// Requests for vectors or scores that have not ended.
+    /// Embedding and rerank requests that have not ended.
     pub embeds_open: usize,
     /// Passes over texts to embed or score.
     pub embed_passes: u64,
@@ -34,7 +34,7 @@ pub struct EngineStats {
     pub texts_embedded: u64,
     /// Tokens of these texts.
     pub tokens_embedded: u64,
-    /// Prompts of the prompt store.
+    /// Prompts restored from and saved to the prompt store.
     pub prompt_cache: PromptCacheStats,
     /// Requests accepted.
     pub submitted: u64,
@@ -59,7 +59,7 @@ pub struct EngineStats {
 pub struct SchedulerStats {
     /// Requests that hold a sequence.
     pub running: usize,
-    /// Requests of these that are paused, because their consumer does not read.
+    /// Running requests that are paused because their consumer does not read.
     pub paused: usize,
     /// Requests that wait for a sequence.
     pub waiting: usize,
@@ -73,7 +73,7 @@ pub struct SchedulerStats {
     pub kv_tokens_shared: usize,
     /// Tokens of KV in all blocks.
     pub kv_tokens_max: usize,
-    /// Tokens of a block of KV; of several engines, the most.
+    /// Tokens per KV block; after a merge, the maximum over the engines.
     pub kv_block_tokens: usize,
     /// Number of preemptions.
     pub preemptions: u64,
@@ -81,28 +81,28 @@ pub struct SchedulerStats {
     pub preemptions_saved: u64,
     /// Prompt tokens of admitted requests.
     pub prompt_tokens: u64,
-    /// Prompt tokens whose KV was cached.
+    /// Prompt tokens whose KV came from the prefix cache.
     pub cached_tokens: u64,
-    /// Drafts verified.
+    /// Speculative drafts verified.
     pub drafted_tokens: u64,
     /// Drafts that became part of an answer.
     pub accepted_drafts: u64,
-    /// Both by source and position.
+    /// Verified and accepted drafts, by source and position.
     pub drafts: DraftStats,
-    /// Generated tokens that were taken back.
+    /// Generated tokens that were rewound.
     pub rewound_tokens: u64,
     /// Shifts of a full context.
     pub context_shifts: u64,
     /// Requests that waited for the prompt store.
     pub prompt_reads_awaited: u64,
-    /// Requests that computed their prompt because the store was late.
+    /// Requests that computed their prompt because the prompt store was too slow.
     pub prompt_reads_late: u64,
 }
 
 impl EngineStats {
     /// Adds the counters, gauges and histograms of another engine.
     pub fn merge(&mut self, other: &Self) {
-        // Patterns without `..`, so that a new field is not forgotten.
+        // Destructured without `..`, so that a new field cannot be forgotten.
         let Self {
             scheduler,
             steps,
@@ -139,7 +139,7 @@ impl EngineStats {
         self.inter_token.merge(inter_token);
     }
 
-    /// The counters alone, with all gauges at zero: the statistics of an engine that has ended.
+    /// The counters, with all gauges set to zero: the statistics of an engine that has ended.
     #[must_use]
     pub fn without_gauges(mut self) -> Self {
         let SchedulerStats { preemptions, preemptions_saved, prompt_tokens, cached_tokens, .. } =
@@ -165,7 +165,8 @@ impl EngineStats {
         self
     }
 
-    /// Share of prompt tokens whose KV was cached; `None` before the first prompt.
+    /// Hit rate of the prefix cache: share of prompt tokens whose KV was cached. `None` before the first
+    /// prompt.
     pub fn hit_rate(&self) -> Option<f64> {
         let SchedulerStats { prompt_tokens, cached_tokens, .. } = self.scheduler;
         (prompt_tokens > 0).then(|| cached_tokens as f64 / prompt_tokens as f64)
@@ -219,27 +220,26 @@ impl SchedulerStats {
     }
 }
 
-/// Prompts restored from the prompt store and saved for it.
+/// Statistics of the prompt store: prompts restored and saved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct PromptCacheStats {
     /// Prompts restored.
     pub restored: u64,
-    /// Tokens of these.
+    /// Tokens of the restored prompts.
     pub restored_tokens: u64,
-    /// Reads that gave nothing to restore: failed, damaged, of another prompt, or without room in the KV
-    /// cache.
+    /// Reads without a restored prompt: failed, damaged, of another prompt, or without space in the KV cache.
     pub failed: u64,
-    /// Reads that nothing waited for any more when they ended.
+    /// Reads that ended when no request was waiting for them any more.
     pub unused: u64,
-    /// Prompts handed to the store.
+    /// Prompts passed to the store.
     pub saved: u64,
-    /// Bytes of these.
+    /// Bytes of the saved prompts.
     pub saved_bytes: u64,
-    /// Prompts that were not saved, because the store took none or the session failed.
+    /// Prompts that were not saved, because the store refused them or the session failed.
     pub unsaved: u64,
-    /// Time of steps spent on saving and restoring.
+    /// Step time spent on saving and restoring.
     pub time: Duration,
 }
 

@@ -3,7 +3,7 @@
 use super::EngineStats;
 use std::time::Duration;
 
-/// The statistics of an engine, and their `metrics` facade.
+/// The statistics of an engine, and their handles on the `metrics` facade.
 pub(crate) struct Recorder {
     pub(crate) stats: EngineStats,
     #[cfg(feature = "metrics")]

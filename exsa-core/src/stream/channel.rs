@@ -22,11 +22,11 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StreamSignal {
-    /// Nobody wants the rest: cancelled, or the stream was dropped.
+    /// The request was cancelled or the stream was dropped: no further events are needed.
     Cancelled,
     /// A stream that was full has room again.
     Drained,
-    /// The consumer wants to know how long the request will wait: [`StreamSender::position`] answers.
+    /// The consumer asks for the request's place in the queue; [`StreamSender::position`] answers.
     Position,
 }
 
@@ -34,9 +34,9 @@ pub enum StreamSignal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueuePosition {
-    /// Requests that go before it, if nothing else arrives and all are alike.
+    /// Number of requests ahead of it, assuming no further arrivals and equal costs.
     pub ahead: usize,
-    /// How long it will wait, going by how fast the queue moved lately; `None` before it moved.
+    /// Estimated wait, from the recent admission rate; `None` before the first estimate.
     pub estimated_wait: Option<Duration>,
 }
 
@@ -57,9 +57,9 @@ struct State {
     waker: Option<Waker>,
     /// The answer to [`StreamSignal::Position`].
     position: Option<Option<QueuePosition>>,
-    /// Values to drop at the end: [`TokenStream::hold`].
+    /// Values dropped at the end of the request: [`TokenStream::hold`].
     held: Vec<Box<dyn Any + Send>>,
-    /// Takes the events instead of the queue: [`TokenStream::pipe`].
+    /// Receives the events in place of the queue: [`TokenStream::pipe`].
     sink: Option<Box<dyn EventSink>>,
 }
 
@@ -71,10 +71,10 @@ struct Shared {
     notify: Notify,
 }
 
-/// Makes the two ends of a stream: for implementations of [`Generator`](crate::generator::Generator).
+/// Creates the two ends of a stream, for implementations of [`Generator`](crate::generator::Generator).
 ///
-/// `capacity` is the number of events that may wait unread before the sender's methods say that the stream is
-/// full. `notify` is called from the consumer's thread and must not block.
+/// `capacity` is the number of unread events at which the sender's methods report that the stream is full.
+/// `notify` is called on the consumer's thread and must not block.
 pub fn channel(
     capacity: usize,
     notify: impl Fn(StreamSignal) + Send + Sync + 'static,
@@ -89,48 +89,48 @@ pub fn channel(
     (StreamSender { shared: shared.clone() }, TokenStream { shared, finished: None })
 }
 
-/// The engine's end of a stream. It never waits. Dropped before [`finish`](Self::finish), it ends the stream
-/// with [`RequestError::EngineStopped`].
+/// The sending end of a stream. Its methods never block. Dropping it before [`finish`](Self::finish) ends the
+/// stream with [`RequestError::EngineStopped`].
 #[must_use = "a stream whose sender is dropped ends"]
 pub struct StreamSender {
     shared: Arc<Shared>,
 }
 
 impl StreamSender {
-    /// Sends a token. `false` means that the stream is now full: the token is kept, but no more should come
-    /// before [`StreamSignal::Drained`].
+    /// Sends a token. Returns `false` if the stream is now full: the token is kept, but the sender should
+    /// send no more before [`StreamSignal::Drained`].
     pub fn token(&self, token: Token) -> bool {
         self.send(&mut vec![Event::Token(token)])
     }
 
-    /// Sends a token of the reasoning; otherwise as [`token`](Self::token).
+    /// Like [`token`](Self::token), for a token of the reasoning.
     pub fn reasoning(&self, token: Token) -> bool {
         self.send(&mut vec![Event::Reasoning(token)])
     }
 
-    /// Sends a part of a call of a tool; otherwise as [`token`](Self::token).
+    /// Like [`token`](Self::token), for a part of a tool call.
     pub fn tool_call(&self, delta: ToolCallDelta) -> bool {
         self.send(&mut vec![Event::ToolCall(delta)])
     }
 
-    /// Sends text that began like a call of a tool and is none; otherwise as [`token`](Self::token).
+    /// Like [`token`](Self::token), for text that began like a tool call but is not a valid one.
     pub fn malformed_tool_call(&self, malformed: MalformedToolCall) -> bool {
         self.send(&mut vec![Event::MalformedToolCall(malformed)])
     }
 
-    /// Sends log-probabilities of a part of the prompt; otherwise as [`token`](Self::token).
+    /// Like [`token`](Self::token), for log-probabilities of a part of the prompt.
     pub fn prompt(&self, part: PromptLogprobs) -> bool {
         self.send(&mut vec![Event::Prompt(part)])
     }
 
-    /// Ends one of several answers while others go on; otherwise as [`token`](Self::token).
+    /// Like [`token`](Self::token), for the end of one of several answers while others continue.
     pub fn answer_finished(&self, end: AnswerFinished) -> bool {
         self.send(&mut vec![Event::AnswerFinished(end)])
     }
 
-    /// Sends events that belong together, such as all that came of one token: an [`EventSink`] gets them at
-    /// once. Leaves `events` empty; an [`Event::Finished`] among them is dropped. Otherwise as
-    /// [`token`](Self::token).
+    /// Like [`token`](Self::token), for events that belong together, such as all events of one token: an
+    /// [`EventSink`] receives them in one call. Leaves `events` empty; an [`Event::Finished`] among them is
+    /// dropped.
     pub fn send(&self, events: &mut Vec<Event>) -> bool {
         let mut state = self.shared.state.lock();
         events.retain(|event| !matches!(event, Event::Finished(_)));
@@ -139,8 +139,8 @@ impl StreamSender {
                 Some(sink) => state.full = !sink.events(events),
                 None => {
                     state.events.extend(events.drain(..));
-                    // A late event must not clear the mark: the consumer then would not announce that there
-                    // is room.
+                    // A later event must not clear the flag: the consumer would then not signal that there is
+                    // room.
                     state.full |= state.events.len() >= self.shared.capacity;
                 }
             }
@@ -151,7 +151,7 @@ impl StreamSender {
         !full
     }
 
-    /// Answers [`StreamSignal::Position`]; `None` where the request no longer waits.
+    /// Answers [`StreamSignal::Position`]; `None` if the request is no longer waiting.
     pub fn position(&self, position: Option<QueuePosition>) {
         self.shared.state.lock().position = Some(position);
         self.shared.answered.notify_all();
@@ -162,14 +162,14 @@ impl StreamSender {
         self.end(Vec::new(), finished);
     }
 
-    /// Ends the stream with `events` that belong to its last event.
+    /// Sends `events` and ends the stream with `finished`, which the consumer receives together.
     pub fn finish_with(self, events: Vec<Event>, finished: Finished) {
         self.end(events, finished);
     }
 
     fn end(&self, mut events: Vec<Event>, finished: Finished) {
-        // A consumer that reads the end finds these values dropped. They are
-        // dropped outside the lock, since their code is not known here.
+        // The values are dropped before the consumer can read the end, and outside the lock, since their drop
+        // code is unknown.
         let held = std::mem::take(&mut self.shared.state.lock().held);
         drop(held);
         let mut state = self.shared.state.lock();
@@ -252,18 +252,18 @@ impl Shared {
 #[must_use = "dropping a stream cancels its request"]
 pub struct TokenStream {
     shared: Arc<Shared>,
-    /// The last event, once it was read.
+    /// The last event, after it was read.
     finished: Option<Finished>,
 }
 
 impl TokenStream {
-    /// The events as an asynchronous stream.
+    /// Converts into an asynchronous stream of events.
     pub fn into_stream(self) -> EventStream {
         EventStream { stream: self }
     }
 
-    /// Keeps `value` until the request has ended, then drops it on the thread that ends the request: for
-    /// generators and servers that count requests in flight. The end does not depend on the consumer.
+    /// Keeps `value` until the request has ended, then drops it on the thread that ends the request,
+    /// independently of the consumer. For generators and servers that count requests in flight.
     pub fn hold(&self, value: impl Any + Send) {
         let mut state = self.shared.state.lock();
         if state.finished {
@@ -274,8 +274,8 @@ impl TokenStream {
         }
     }
 
-    /// Hands the events to `sink` from now on, those that wait unread first: for generators that pass events
-    /// on. The handle stands for the consumer.
+    /// Sends the events to `sink` from now on, starting with the unread ones. For generators that forward
+    /// events. The returned handle takes the place of the consumer.
     pub fn pipe(self, mut sink: Box<dyn EventSink>) -> StreamHandle {
         let mut state = self.shared.state.lock();
         let mut waiting: Vec<_> = state.events.drain(..).collect();
@@ -299,12 +299,12 @@ impl TokenStream {
         (self.shared.notify)(signal);
     }
 
-    /// How the request ended, once the last event was read.
+    /// How the request ended, after the last event was read.
     pub fn finished(&self) -> Option<&Finished> {
         self.finished.as_ref()
     }
 
-    /// Tokens and times, once the last event was read.
+    /// Tokens and times, after the last event was read.
     pub fn usage(&self) -> Option<&Usage> {
         self.finished().map(|finished| &finished.usage)
     }
@@ -314,19 +314,19 @@ impl TokenStream {
         CancelHandle { notify: self.shared.notify.clone() }
     }
 
-    /// Ends the request; the events already here, and [`Event::Finished`], can still be read.
+    /// Cancels the request. The events received so far and [`Event::Finished`] can still be read.
     pub fn cancel(&self) {
         (self.shared.notify)(StreamSignal::Cancelled);
     }
 
-    /// The next event if one is here; `None` if not, or after the last.
+    /// The next event if one is available; `None` if not, or after the last event.
     pub fn try_next(&mut self) -> Option<Event> {
         let state = self.shared.state.lock();
         let event = self.shared.pop(state);
         self.seen(event)
     }
 
-    /// Waits for the next event for at most `timeout`; `None` if none came, or after the last.
+    /// Waits at most `timeout` for the next event; `None` on timeout, or after the last event.
     pub fn next_timeout(&mut self, timeout: Duration) -> Option<Event> {
         let mut state = self.shared.state.lock();
         wait_while(&self.shared.ready, &mut state, timeout, |state| {
@@ -336,8 +336,8 @@ impl TokenStream {
         self.seen(event)
     }
 
-    /// Asks where the request stands in the queue, and waits for the answer for at most `timeout`: the engine
-    /// gives it between two steps. `None` where the request no longer waits, or no answer came.
+    /// Asks the engine for the request's place in the queue and waits at most `timeout` for the answer, which
+    /// the engine gives between two steps. `None` if the request is no longer waiting, or on timeout.
     pub fn queue_position(&self, timeout: Duration) -> Option<QueuePosition> {
         self.shared.state.lock().position = None;
         (self.shared.notify)(StreamSignal::Position);
@@ -348,30 +348,29 @@ impl TokenStream {
         state.position.flatten()
     }
 
-    /// Reads to the end: the whole answer, or the error that the request failed with. Of several answers, the
-    /// first.
+    /// Blocks until the end and returns the whole answer; the first one, if there are several.
     ///
     /// # Errors
     ///
-    /// The error of [`FinishReason::Failed`].
+    /// The error of [`FinishReason::Failed`], if the request or an answer failed.
     pub fn complete(self) -> Result<Completion, RequestError> {
         first(self.collect_blocking()?)
     }
 
-    /// Reads to the end: all answers by index, or the error that the request or an answer failed with.
+    /// Blocks until the end and returns all answers, by index.
     ///
     /// # Errors
     ///
-    /// The error of [`FinishReason::Failed`].
+    /// The error of [`FinishReason::Failed`], if the request or an answer failed.
     pub fn complete_all(self) -> Result<Vec<Completion>, RequestError> {
         self.collect_blocking()?.collect()
     }
 
-    /// As [`complete`](Self::complete); `observe` sees every event as it comes.
+    /// Like [`complete`](Self::complete), and calls `observe` for every event as it arrives.
     ///
     /// # Errors
     ///
-    /// The error of [`FinishReason::Failed`].
+    /// The error of [`FinishReason::Failed`], if the request or an answer failed.
     pub fn complete_with(mut self, mut observe: impl FnMut(&Event)) -> Result<Completion, RequestError> {
         let mut collector = Collector::default();
         for event in &mut self {
@@ -383,29 +382,30 @@ impl TokenStream {
         Err(RequestError::EngineStopped)
     }
 
-    /// [`complete`](Self::complete) for asynchronous programs, on any runtime.
+    /// Async version of [`complete`](Self::complete), for any runtime.
     ///
     /// # Errors
     ///
-    /// The error of [`FinishReason::Failed`].
+    /// The error of [`FinishReason::Failed`], if the request or an answer failed.
     pub async fn complete_async(self) -> Result<Completion, RequestError> {
         first(self.collect_async(|_| {}).await?)
     }
 
-    /// [`complete_all`](Self::complete_all) for asynchronous programs, on any runtime.
+    /// Async version of [`complete_all`](Self::complete_all), for any runtime.
     ///
     /// # Errors
     ///
-    /// The error of [`FinishReason::Failed`].
+    /// The error of [`FinishReason::Failed`], if the request or an answer failed.
     pub async fn complete_all_async(self) -> Result<Vec<Completion>, RequestError> {
         self.complete_all_async_with(|_| {}).await
     }
 
-    /// As [`complete_all_async`](Self::complete_all_async); `observe` sees every event as it comes.
+    /// Like [`complete_all_async`](Self::complete_all_async), and calls `observe` for every event as it
+    /// arrives.
     ///
     /// # Errors
     ///
-    /// The error of [`FinishReason::Failed`].
+    /// The error of [`FinishReason::Failed`], if the request or an answer failed.
     pub async fn complete_all_async_with(
         self,
         observe: impl FnMut(&Event),
@@ -437,7 +437,7 @@ impl TokenStream {
         Err(RequestError::EngineStopped)
     }
 
-    /// The next event, as [`Stream::poll_next`] gives it: `Ready(None)` after the last.
+    /// Polls for the next event, like [`Stream::poll_next`]: `Ready(None)` after the last event.
     pub fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
         let mut state = self.shared.state.lock();
         if state.events.is_empty() && !state.finished {

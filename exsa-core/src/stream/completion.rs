@@ -15,35 +15,34 @@ pub struct Completion {
     pub index: usize,
     /// The text of the answer.
     pub text: String,
-    /// The text of the model's reasoning; empty where there is none.
+    /// The text of the model's reasoning; empty if there is none.
     pub reasoning: String,
-    /// Tokens of the reasoning.
+    /// Number of tokens of the reasoning.
     pub reasoning_tokens: usize,
-    /// Calls of tools, in order.
+    /// Tool calls, in order.
     pub tool_calls: Vec<ToolCall>,
-    /// Texts that began like calls of tools and are none. They are part of `text`.
+    /// Texts that began like tool calls but are not valid ones. They are also part of `text`.
     pub malformed_tool_calls: Vec<String>,
-    /// All tokens, those of reasoning and tool calls included. Pieces of text without id and log-probability
-    /// are none.
+    /// All tokens, including those of reasoning and tool calls. Further pieces of text of the same token,
+    /// without id and log-probability, are not listed.
     pub tokens: Vec<Token>,
-    /// Why the answer ended; never [`FinishReason::Failed`].
+    /// Finish reason; never [`FinishReason::Failed`].
     pub reason: FinishReason,
     /// Tokens and times of the whole request.
     pub usage: Usage,
-    /// The seed that was used, where known: the same request for one answer with this seed gives the same.
+    /// Seed of the answer, if known: the same request for one answer with this seed reproduces it.
     pub seed: Option<u64>,
     /// State of the answer's sampler, to resume it; see [`Finished::sampler_state`].
     pub sampler_state: Option<SamplerState>,
-    /// Log-probability of the answer, where it was computed.
+    /// Log-probability of the answer, if it was computed.
     pub logprob: Option<AnswerLogprob>,
-    /// Tokens of the prompt with their log-probabilities, where the request asked for them; all answers share
-    /// it.
+    /// Tokens of the prompt with their log-probabilities, if requested; shared by all answers.
     pub prompt: Arc<[PromptToken]>,
 }
 
 impl Completion {
-    /// OpenAI's `finish_reason`: `tool_calls` for an answer with calls that was not cut off, else that of
-    /// [`FinishReason::openai`].
+    /// The `finish_reason` of OpenAI's API: `tool_calls` for an answer with tool calls that was not cut off,
+    /// else that of [`FinishReason::openai`].
     pub fn finish_reason(&self) -> &'static str {
         match self.reason.openai() {
             "stop" if !self.tool_calls.is_empty() => "tool_calls",
@@ -52,8 +51,8 @@ impl Completion {
     }
 }
 
-/// The answer as the next message of the conversation: text, reasoning and calls of tools. The content is
-/// null where the answer is nothing but calls of tools.
+/// Converts the answer into the next message of the conversation: text, reasoning and tool calls. The content
+/// is null if the answer consists of tool calls only.
 ///
 /// ```
 /// use exsa_core::scripted::ScriptedModel;
@@ -79,7 +78,7 @@ impl From<Completion> for Message {
     }
 }
 
-/// Answers in the making.
+/// Collects the answers of a stream.
 #[derive(Default)]
 pub(super) struct Collector {
     answers: BTreeMap<usize, Answer>,
@@ -106,7 +105,7 @@ struct End {
 }
 
 impl Answer {
-    /// Lists a token, unless it is text that became certain together with another token.
+    /// Appends a token, unless it is a further piece of text of the previous token.
     fn token(&mut self, token: Token) {
         if token.id.is_some() || token.logprob.is_some() {
             self.tokens.push(token);
@@ -115,7 +114,7 @@ impl Answer {
 }
 
 impl Collector {
-    /// Takes in an event; gives the last one back.
+    /// Processes an event; returns it if it is the last one.
     pub(super) fn push(&mut self, event: Event) -> Option<Finished> {
         match event {
             Event::Token(token) => {
@@ -161,7 +160,7 @@ impl Collector {
         None
     }
 
-    /// The answers by index, the first included even where nothing came of it.
+    /// The answers by index. The first is always present, even if no event belongs to it.
     pub(super) fn finish(
         mut self,
         finished: Finished,

@@ -8,14 +8,14 @@ use crate::token::TokenId;
 /// An item of a [`TokenStream`](super::TokenStream).
 ///
 /// A stream carries one or more answers to one prompt, numbered from 0: `index` in each payload. **Every
-/// answer ends once.** With a single answer, that is [`Finished`](Self::Finished). With several, each ends
-/// with an [`AnswerFinished`](Self::AnswerFinished), except the last one to end, which `Finished` ends
-/// together with the stream. A `Finished` that comes earlier, because the request was cancelled or failed,
-/// ends every answer that is still open.
+/// answer ends once.** A single answer ends with [`Finished`](Self::Finished). Of several answers, each ends
+/// with [`AnswerFinished`](Self::AnswerFinished), except for the last one, which ends with `Finished`, as
+/// does the stream. An earlier `Finished`, because the request was cancelled or failed, ends all answers that
+/// are still open.
 ///
-/// The in-process engine gives as many answers as [`Request::n`](crate::Request::n) asks for, each with a
-/// sequence of its own. An answer that fails ends alone; a cancel, a deadline or a shutdown ends every
-/// answer, one after the other.
+/// The in-process engine generates [`Request::n`](crate::Request::n) answers, each with its own sequence. The
+/// failure of an answer does not affect the others; cancellation, a deadline or a shutdown ends all answers,
+/// one after the other.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(
     feature = "serde",
@@ -26,25 +26,24 @@ use crate::token::TokenId;
 pub enum Event {
     /// A generated token.
     Token(Token),
-    /// A token of the model's reasoning: its text is no part of the answer's text.
+    /// A token of the model's reasoning, whose text is not part of the answer's text.
     Reasoning(Token),
-    /// A part of a call of a tool. Tokens that the call was written in come as [`Token`](Self::Token) without
-    /// text.
+    /// A part of a tool call. The tokens of the call are sent as [`Token`](Self::Token)s without text.
     ToolCall(ToolCallDelta),
-    /// Text that began like a call of a tool and is none, or no complete one.
+    /// Text that began like a tool call but is invalid or incomplete.
     MalformedToolCall(MalformedToolCall),
-    /// One of several answers ended; others go on.
+    /// One of several answers ended; others continue.
     AnswerFinished(AnswerFinished),
-    /// The request ended. Always the last event, and always there.
+    /// The request ended. Always sent, and always last.
     Finished(Finished),
-    /// Log-probabilities of a part of the prompt, where the request asked for them
-    /// ([`Request::prompt_logprobs`](crate::Request::prompt_logprobs)). All parts come in order, before the
-    /// first token.
+    /// Log-probabilities of a part of the prompt, if requested
+    /// ([`Request::prompt_logprobs`](crate::Request::prompt_logprobs)). All parts are sent in order, before
+    /// the first token.
     Prompt(PromptLogprobs),
 }
 
 impl Event {
-    /// Sets the index of the answer, where the event belongs to one.
+    /// Sets the index of the answer, if the event has one.
     pub(crate) fn set_index(&mut self, index: usize) {
         match self {
             Self::Token(token) | Self::Reasoning(token) => token.index = index,
@@ -62,14 +61,14 @@ impl Event {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct PromptLogprobs {
-    /// Position of the first of them in the prompt, from 0, BOS included.
+    /// Position of the first token in the prompt, counted from 0, including BOS.
     pub start: usize,
     /// The tokens.
     pub tokens: Vec<PromptToken>,
 }
 
 impl PromptLogprobs {
-    /// The tokens from position `start` on.
+    /// Log-probabilities of `tokens`, which begin at position `start`.
     pub fn new(start: usize, tokens: impl Into<Vec<PromptToken>>) -> Self {
         Self { start, tokens: tokens.into() }
     }
@@ -82,10 +81,10 @@ impl PromptLogprobs {
 pub struct PromptToken {
     /// Token id.
     pub id: TokenId,
-    /// Natural logarithm of the token's probability after the tokens before it, under
-    /// the model; `None` for the first token of a prompt, which nothing precedes.
+    /// Natural logarithm of the token's probability after the tokens before it, under the model; `None` for
+    /// the first token of a prompt, which has no predecessor.
     pub logprob: Option<f32>,
-    /// The most probable tokens at this position, the best first, as many as the request asked for.
+    /// The most probable tokens at this position, best first, as many as requested.
     pub top_logprobs: Vec<TopLogprob>,
 }
 
@@ -103,9 +102,10 @@ impl PromptToken {
     }
 }
 
-/// Log-probability of an answer under the model: the sum over its tokens, the token that ended it included.
+/// Log-probability of an answer under the model: the sum over its tokens, including the token that ended it.
 ///
-/// The model's own distribution counts, before penalties, filters and temperature, as in [`Token::logprob`].
+/// It refers to the model's own distribution, before penalties, filters and temperature, as in
+/// [`Token::logprob`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -117,13 +117,13 @@ pub struct AnswerLogprob {
 }
 
 impl AnswerLogprob {
-    /// A sum over `tokens` tokens.
+    /// The log-probability `sum` of `tokens` tokens.
     pub fn new(sum: f64, tokens: usize) -> Self {
         Self { sum, tokens }
     }
 
-    /// Mean per token, by which [`Request::best_of`](crate::Request::best_of) ranks; negative infinity
-    /// without a token.
+    /// Mean per token, by which [`Request::best_of`](crate::Request::best_of) ranks answers; negative
+    /// infinity without tokens.
     pub fn mean(&self) -> f64 {
         if self.tokens == 0 { f64::NEG_INFINITY } else { self.sum / self.tokens as f64 }
     }
@@ -141,18 +141,18 @@ impl AnswerLogprob {
 pub struct Token {
     /// Index of the answer, from 0.
     pub index: usize,
-    /// Token id; `None` from remote engines that do not tell, and for a second piece of text that became
-    /// certain with the token before.
+    /// Token id; `None` from remote engines that do not report it, and for a further piece of text of the
+    /// previous token.
     pub id: Option<TokenId>,
     /// Text that became certain with this token. Empty while a character is incomplete or the text may be the
-    /// start of a stop string; a later token, or [`Finished::text`], then brings it.
+    /// start of a stop string; the text is then part of a later token or of [`Finished::text`].
     pub text: String,
-    /// Natural logarithm of the token's probability under the model, where the request asked for it.
+    /// Natural logarithm of the token's probability under the model, if requested.
     pub logprob: Option<f32>,
-    /// The most probable tokens at this position, the best first, as many as the request asked for.
+    /// The most probable tokens at this position, best first, as many as requested.
     pub top_logprobs: Vec<TopLogprob>,
-    /// Values that mirostat and adaptive-p observed of this token, for [`SamplerState::push`]; empty without
-    /// them.
+    /// Values that mirostat and adaptive-p observed for this token, for [`SamplerState::push`]; empty for
+    /// other samplers.
     pub observed: Vec<f32>,
 }
 
@@ -196,9 +196,9 @@ impl Token {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct TopLogprob {
-    /// Token id; `None` from remote engines that do not tell.
+    /// Token id; `None` from remote engines that do not report it.
     pub id: Option<TokenId>,
-    /// Text of the token, where the generator tells; else the model's tokenizer has it.
+    /// Text of the token, if the generator reports it; otherwise the model's tokenizer can decode the id.
     pub text: Option<String>,
     /// Natural logarithm of the probability under the model.
     pub logprob: f32,
@@ -224,22 +224,22 @@ impl From<(TokenId, f32)> for TopLogprob {
     }
 }
 
-/// Text that began like a call of a tool and is none: its arguments are no JSON, the answer ended before the
-/// call, or its form is not that of the format. It counts as text of the answer.
+/// Text that began like a tool call but is not a valid one: its arguments are not valid JSON, the answer
+/// ended before the call was complete, or the call violates the format. It is part of the answer's text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct MalformedToolCall {
     /// Index of the answer, from 0.
     pub index: usize,
-    /// Index of the call whose deltas came before, which are void; `None` if none came.
+    /// Index of the call whose deltas were already sent and are now void; `None` if none were sent.
     pub call: Option<usize>,
-    /// The text as the model wrote it, with the texts of control tokens.
+    /// The text as the model wrote it, including the text of control tokens.
     pub text: String,
 }
 
 impl MalformedToolCall {
-    /// A text of the first answer.
+    /// A malformed call of the first answer.
     pub fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), ..Self::default() }
     }
@@ -251,7 +251,7 @@ impl MalformedToolCall {
         self
     }
 
-    /// Sets the call whose deltas are void.
+    /// Sets the index of the call whose deltas are void.
     #[must_use]
     pub fn call(mut self, call: impl Into<Option<usize>>) -> Self {
         self.call = call.into();
@@ -259,8 +259,8 @@ impl MalformedToolCall {
     }
 }
 
-/// A part of a call of a tool, as in OpenAI's streams: id and name come once, arguments in pieces to be
-/// joined.
+/// A part of a tool call, as in OpenAI's streams: id and name are sent once, the arguments in pieces to
+/// concatenate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
@@ -273,7 +273,7 @@ pub struct ToolCallDelta {
     pub id: Option<String>,
     /// Name of the tool.
     pub name: Option<String>,
-    /// The next piece of the arguments, a JSON text.
+    /// The next piece of the arguments, as JSON text.
     pub arguments: String,
 }
 
@@ -319,17 +319,17 @@ impl ToolCallDelta {
 pub struct AnswerFinished {
     /// Index of the answer, from 0.
     pub index: usize,
-    /// Text that was held back and is certain now.
+    /// Text that was held back and is now final.
     pub text: String,
-    /// Why the answer ended.
+    /// Finish reason of the answer.
     pub reason: FinishReason,
-    /// The seed that was used, where known.
+    /// Seed of the answer, if known.
     pub seed: Option<u64>,
     /// State of the answer's sampler, for [`Resume::sampler_state`](crate::Resume::sampler_state); `None` if
-    /// the sampler has no state, which is so without mirostat and adaptive-p.
+    /// the sampler has no state, that is, without mirostat and adaptive-p.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub sampler_state: Option<SamplerState>,
-    /// Log-probability of the answer, where it was computed: with
+    /// Log-probability of the answer, if it was computed: with
     /// [`SamplingParams::logprobs`](crate::SamplingParams::logprobs), or to rank answers.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub logprob: Option<AnswerLogprob>,
@@ -348,7 +348,7 @@ impl AnswerFinished {
         self
     }
 
-    /// Sets the seed that was used.
+    /// Sets the seed.
     #[must_use]
     pub fn seed(mut self, seed: impl Into<Option<u64>>) -> Self {
         self.seed = seed.into();
@@ -375,25 +375,25 @@ impl AnswerFinished {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Finished {
-    /// Index of the answer that ended last, which `text`, `reason` and `seed` belong to.
+    /// Index of the answer that ended last, to which `text`, `reason` and `seed` belong.
     pub index: usize,
-    /// Text that was held back and is certain now.
+    /// Text that was held back and is now final.
     pub text: String,
-    /// Why the answer ended.
+    /// Finish reason of the answer.
     pub reason: FinishReason,
     /// Tokens and times of the whole request.
     pub usage: Usage,
-    /// The seed that was used, where known: the same request for one answer with this seed gives the same.
+    /// Seed of the answer, if known: the same request for one answer with this seed reproduces it.
     pub seed: Option<u64>,
     /// State of the answer's sampler, for [`Resume::sampler_state`](crate::Resume::sampler_state); `None` if
-    /// the sampler has no state, which is so without mirostat and adaptive-p.
+    /// the sampler has no state, that is, without mirostat and adaptive-p.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub sampler_state: Option<SamplerState>,
-    /// Log-probability of the answer, where it was computed: with
+    /// Log-probability of the answer, if it was computed: with
     /// [`SamplingParams::logprobs`](crate::SamplingParams::logprobs), or to rank answers.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub logprob: Option<AnswerLogprob>,
-    /// How the answers relate to uncut ones, if the request was continued on another engine.
+    /// How the answers relate to uninterrupted ones, if the request was continued on another engine.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub continued: Option<Continued>,
 }
@@ -428,14 +428,14 @@ impl Finished {
         self
     }
 
-    /// Sets tokens and times.
+    /// Sets token counts and times.
     #[must_use]
     pub fn usage(mut self, usage: Usage) -> Self {
         self.usage = usage;
         self
     }
 
-    /// Sets the seed that was used.
+    /// Sets the seed.
     #[must_use]
     pub fn seed(mut self, seed: impl Into<Option<u64>>) -> Self {
         self.seed = seed.into();
@@ -456,7 +456,7 @@ impl Finished {
         self
     }
 
-    /// Sets how the answers relate to uncut ones.
+    /// Sets how the answers relate to uninterrupted ones.
     #[must_use]
     pub fn continued(mut self, continued: impl Into<Option<Continued>>) -> Self {
         self.continued = continued.into();

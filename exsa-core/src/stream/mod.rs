@@ -1,8 +1,9 @@
-//! The answer to one request, as it is generated.
+//! The stream of events of one request.
 //!
-//! [`TokenStream::text`] gives the text, [`TokenStream::complete`] the whole answer, and the stream itself
-//! every [`Event`]. [`TokenStream::into_stream`] is the same for asynchronous programs, on any runtime.
-//! [`channel()`] makes the two ends for implementations of [`Generator`](crate::generator::Generator).
+//! [`TokenStream::text`] iterates over the text, [`TokenStream::complete`] returns the whole answer, and the
+//! stream itself is an iterator over every [`Event`]. [`TokenStream::into_stream`] is the asynchronous
+//! version, for any runtime. [`channel()`] creates the two ends, for implementations of
+//! [`Generator`](crate::generator::Generator).
 
 mod channel;
 mod completion;

@@ -1,15 +1,15 @@
-//! Streams whose events go straight to another stream or process, without a thread between.
+//! Streams whose events are passed directly to another stream or process, without a thread in between.
 
 use super::channel::{QueuePosition, StreamSignal, TokenStream};
 use super::event::Event;
 use std::fmt;
 use std::time::Duration;
 
-/// Takes the events of a stream on the thread that sends them: [`TokenStream::pipe`].
+/// Receives the events of a stream on the thread that sends them: [`TokenStream::pipe`].
 ///
-/// Each call has events that belong together: all that came of one token, or of the end of an answer. A
-/// consumer that was cut off between two calls has all text of the tokens before, so that
-/// [`Resume`](crate::Resume) goes on without a gap.
+/// Each call receives events that belong together: all events of one token, or of the end of an answer. After
+/// an interruption between two calls, the consumer has all text of the previous tokens, so that
+/// [`Resume`](crate::Resume) continues without a gap.
 ///
 /// # Contract
 ///
@@ -17,8 +17,8 @@ use std::time::Duration;
 /// stream's own handle, it may only use [`cancel`](StreamHandle::cancel) and
 /// [`drained`](StreamHandle::drained).
 pub trait EventSink: Send {
-    /// Takes the events; the last call has [`Event::Finished`] at its end. `false` means that no more should
-    /// come before [`StreamHandle::drained`].
+    /// Receives events; in the last call, the last event is [`Event::Finished`]. Returning `false` asks the
+    /// sender for no more events before [`StreamHandle::drained`].
     fn events(&mut self, events: &mut Vec<Event>) -> bool;
 }
 
@@ -33,12 +33,12 @@ impl StreamHandle {
         Self { stream }
     }
 
-    /// Ends the request; no effect once it has ended.
+    /// Cancels the request; no effect after it has ended.
     pub fn cancel(&self) {
         self.stream.cancel();
     }
 
-    /// Announces that the sink has room again.
+    /// Signals that the sink has room again.
     pub fn drained(&self) {
         self.stream.notify(StreamSignal::Drained);
     }

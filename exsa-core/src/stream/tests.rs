@@ -31,7 +31,7 @@ fn pieces(mut stream: TokenStream) -> (String, Vec<RequestError>) {
     (text, errors)
 }
 
-/// Keeps the groups of events that a sink gets, and has room for `room` groups.
+/// Records the groups of events that a sink receives, with room for `room` groups.
 struct Groups(Arc<Mutex<Vec<Vec<Event>>>>, usize);
 
 impl EventSink for Groups {
@@ -71,7 +71,7 @@ fn a_sink_gets_groups_as_they_were_sent() {
     assert_eq!(*signals.lock(), [StreamSignal::Drained; 2], "a request that has ended is not cancelled");
 }
 
-/// Events that were under way when the stream was full must not hide that there is room again.
+/// Events that were in transit when the stream became full must not hide that there is room again.
 #[test]
 fn a_late_event_does_not_hide_that_there_is_room() {
     let signals = Arc::new(Mutex::new(Vec::new()));
@@ -278,7 +278,7 @@ fn an_early_end_ends_every_open_answer() {
     let answers = stream.complete_all().unwrap();
     assert!(answers.iter().all(|answer| answer.reason == FinishReason::Cancelled));
     assert_eq!(answers.iter().map(|answer| &*answer.text).collect::<Vec<_>>(), ["", "a"]);
-    // An index from a remote engine takes no memory of its size.
+    // A large index from a remote engine does not allocate memory of that size.
     let (sender, stream) = ends();
     sender.token(Token::new(1, "a").index(usize::MAX));
     sender.tool_call(ToolCallDelta::new(usize::MAX).name("f"));

@@ -1,4 +1,4 @@
-//! The text of an answer, piece by piece.
+//! The text of an answer as an iterator or stream.
 
 use super::channel::{EventStream, TokenStream};
 use super::event::{Event, Finished};
@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 impl TokenStream {
-    /// The text of the answer, piece by piece, and the error if the request fails.
+    /// The text of the answer, piece by piece, followed by an error if the request fails.
     pub fn text(&mut self) -> Text<'_> {
         Text { stream: self, pieces: Pieces::default() }
     }
@@ -24,9 +24,9 @@ impl TokenStream {
 
 /// The text of an answer as a blocking iterator: [`TokenStream::text`].
 ///
-/// Each item is text that is certain, never empty; joined they are the whole answer, text that was held back
-/// until the end included. A request that fails ends with one `Err`, after the text that came before. Of
-/// several answers it gives the first.
+/// Each item is a non-empty piece of final text; concatenated, the items are the whole answer, including text
+/// that was held back until the end. If the request fails, the last item is an `Err`. If there are several
+/// answers, the text is that of the first.
 #[derive(Debug)]
 #[must_use = "an iterator does nothing unless it is read"]
 pub struct Text<'a> {
@@ -35,12 +35,12 @@ pub struct Text<'a> {
 }
 
 impl Text<'_> {
-    /// How the request ended, once the last event was read.
+    /// How the request ended, after the last event was read.
     pub fn finished(&self) -> Option<&Finished> {
         self.stream.finished()
     }
 
-    /// Tokens and times, once the last event was read.
+    /// Tokens and times, after the last event was read.
     pub fn usage(&self) -> Option<&Usage> {
         self.stream.usage()
     }
@@ -73,9 +73,9 @@ pub struct TextStream {
 }
 
 impl TextStream {
-    /// Waits for the next piece for at most `timeout`; `None` if none came, or after the last
-    /// ([`is_terminated`](FusedStream::is_terminated)). For programs that read one answer both ways, or poll
-    /// it: zero does not wait, [`Duration::MAX`] waits without a limit.
+    /// Waits at most `timeout` for the next piece; `None` on timeout, or after the last piece
+    /// ([`is_terminated`](FusedStream::is_terminated) tells which). A timeout of zero polls;
+    /// [`Duration::MAX`] waits without a limit.
     pub fn next_timeout(&mut self, timeout: Duration) -> Option<Result<String, RequestError>> {
         if let Some(error) = self.pieces.error.take() {
             return Some(Err(error));
@@ -90,23 +90,23 @@ impl TextStream {
         }
     }
 
-    /// The stream of events behind the text, which can also cancel and tell the place in the queue.
+    /// The underlying stream of events, for example to cancel the request or to query its place in the queue.
     pub fn get_ref(&self) -> &TokenStream {
         self.stream.get_ref()
     }
 
-    /// The stream of events behind the text, to read from. The text of events that are read here is missing
-    /// from the text of this stream.
+    /// The underlying stream of events, mutably. The text of events read from it is missing from this text
+    /// stream.
     pub fn get_mut(&mut self) -> &mut TokenStream {
         self.stream.get_mut()
     }
 
-    /// How the request ended, once the last event was read.
+    /// How the request ended, after the last event was read.
     pub fn finished(&self) -> Option<&Finished> {
         self.stream.get_ref().finished()
     }
 
-    /// Tokens and times, once the last event was read.
+    /// Tokens and times, after the last event was read.
     pub fn usage(&self) -> Option<&Usage> {
         self.stream.get_ref().usage()
     }
@@ -140,9 +140,9 @@ impl FusedStream for TextStream {
 /// Turns events into text of the first answer.
 #[derive(Debug, Default)]
 struct Pieces {
-    /// The error that follows the text given last.
+    /// The error to return after the last piece of text.
     error: Option<RequestError>,
-    /// The first answer has ended.
+    /// Whether the first answer has ended.
     ended: bool,
 }
 

@@ -34,7 +34,7 @@ pub(crate) struct Found {
     pub(crate) index: usize,
     /// Offset of its first byte.
     pub(crate) start: usize,
-    /// Offset behind its last byte.
+    /// Offset after its last byte.
     pub(crate) end: usize,
 }
 
@@ -43,7 +43,7 @@ impl BannedMatcher {
     ///
     /// # Errors
     ///
-    /// The problem, in words: too many strings, or one that is empty or too long.
+    /// Description of the problem: too many strings, or a string that is empty or too long.
     pub(crate) fn new(strings: &[String], ignore_case: bool) -> Result<Self, String> {
         if strings.len() > BANNED_STRINGS_MAX {
             return Err(format!("{} strings, but at most {BANNED_STRINGS_MAX} are allowed", strings.len()));
@@ -72,13 +72,14 @@ impl BannedMatcher {
         })
     }
 
-    /// Reads the next piece of text, all of it, and returns the banned string in it that is complete first;
-    /// of several with the same end, the shortest.
+    /// Reads the whole next piece of text, and returns the banned string that is complete first; of several
+    /// with the same end, the shortest.
     pub(crate) fn push(&mut self, text: &str) -> Option<Found> {
         let mut first = None;
         for char in text.chars() {
             let found = if self.ignore_case {
-                // A character may become several. All of them are read, since the search goes on behind them.
+                // A character may map to several. All of them are read, since the search continues after
+                // them.
                 char.to_lowercase().fold(None, |found, lower| self.step(lower).or(found))
             } else {
                 self.step(char)

@@ -8,6 +8,18 @@ use crate::tokenizer::Tokenizer;
 /// Bytes of an incomplete character are held back until it completes or becomes invalid. The
 /// concatenated text of all [`push`](Self::push)es and of [`finish`](Self::finish) equals
 /// [`String::from_utf8_lossy`] of the concatenated pieces: invalid UTF-8 becomes U+FFFD.
+///
+/// ```
+/// use exsa_core::scripted::ByteTokenizer;
+/// use exsa_core::text::Detokenizer;
+///
+/// let tokenizer = ByteTokenizer::new();
+/// let (mut text, mut out) = (Detokenizer::new(&tokenizer, true), String::new());
+/// text.push(&tokenizer, 0xc3, &mut out); // the first byte of "é"
+/// assert_eq!(out, "");
+/// text.push(&tokenizer, 0xa9, &mut out);
+/// assert_eq!(out, "é");
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Detokenizer {
     /// Bytes not released yet; between calls at most 3, the beginning of one character.
@@ -17,9 +29,9 @@ pub struct Detokenizer {
 }
 
 impl Detokenizer {
-    /// Creates a detokenizer for one text. `text_precedes` says whether the
-    /// ids continue a text, as an answer continues its prompt. Only the very
-    /// beginning of a text loses the space of [`Tokenizer::leading_space`].
+    /// Creates a detokenizer for one text. `text_precedes` says whether the ids continue a text, as an answer
+    /// continues its prompt. The space of [`Tokenizer::leading_space`] is removed only at the very beginning
+    /// of a text.
     pub fn new(tokenizer: &dyn Tokenizer, text_precedes: bool) -> Self {
         Self { held: Vec::new(), strip_space: tokenizer.leading_space() && !text_precedes }
     }

@@ -1,4 +1,4 @@
-//! The search of Knuth, Morris and Pratt ("Fast pattern matching in strings", 1977) over a stream.
+//! Streaming Knuth-Morris-Pratt search ("Fast pattern matching in strings", 1977).
 
 /// A pattern of at least one item, and its failure function.
 #[derive(Clone, Debug)]

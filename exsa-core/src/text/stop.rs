@@ -13,15 +13,15 @@ pub const STOP_BYTES_MAX: usize = 4096;
 
 /// Finds stop strings across pieces of text and releases the text before them.
 ///
-/// Text that may begin a stop string is held back, and released as soon as it can no longer
-/// match. Of several matches the earliest start wins, as in a search over the whole text: if
-/// one stop string is complete but an earlier partial match may still complete, the matcher
-/// waits for the outcome. The result does not depend on how the text is cut into pieces.
+/// Text that may begin a stop string is held back, and released as soon as it can no longer match. Of several
+/// matches the earliest start wins, as in a search over the whole text: if one stop string is complete but an
+/// earlier partial match may still complete, the matcher waits for the outcome. The result does not depend on
+/// how the text is split into pieces.
 ///
-/// Control tokens give no text, but a stop string may spell them (`<|im_start|>user`):
-/// their text is searched too, at their place, and never released.
+/// Control tokens are not part of the released text, but a stop string may contain them (`<|im_start|>user`):
+/// their text is searched in place and never released.
 ///
-/// Each byte of text costs a few steps per stop string, however often parts of them repeat.
+/// The cost per byte of text is constant (amortized) per stop string, even for repetitive text.
 ///
 /// ```
 /// use exsa_core::text::StopMatcher;
@@ -47,11 +47,11 @@ pub struct StopMatcher {
     complete: Option<(usize, usize)>,
     /// The stop string that ended the text.
     matched: Option<usize>,
-    /// Whether the texts of control tokens are released too, apart from text.
+    /// Whether the texts of control tokens are released too, separately from the text.
     keep_controls: bool,
 }
 
-/// Takes text that certainly precedes any stop string.
+/// Receives text that certainly precedes any stop string.
 pub(crate) trait Release {
     /// The next piece of text.
     fn text(&mut self, text: &str);
@@ -66,13 +66,13 @@ impl Release for String {
     }
 }
 
-/// Text, with the texts of control tokens where they are wanted.
+/// Released text, including the texts of control tokens if requested.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Released {
     pub(crate) text: String,
     /// Ranges of `text` that are texts of control tokens, ascending.
     pub(crate) controls: Vec<Range<usize>>,
-    /// Whether texts of control tokens are wanted.
+    /// Whether texts of control tokens are kept.
     pub(crate) keep_controls: bool,
 }
 
@@ -125,7 +125,11 @@ pub enum StopError {
 }
 
 impl StopMatcher {
-    /// Creates a matcher for `stops`, which may be empty.
+    /// Creates a matcher for `stops`, a list that may be empty.
+    ///
+    /// # Errors
+    ///
+    /// Too many stop strings, or one that is empty or too long.
     pub fn new<S: AsRef<str>>(stops: &[S]) -> Result<Self, StopError> {
         if stops.len() > STOP_STRINGS_MAX {
             return Err(StopError::TooMany { count: stops.len() });
@@ -139,15 +143,15 @@ impl StopMatcher {
         Ok(Self { stops, ..Self::default() })
     }
 
-    /// Takes the next piece of text and appends the text that certainly precedes any stop string to `out`.
+    /// Reads the next piece of text, and appends to `out` the text that certainly precedes any stop string.
     ///
-    /// Returns the index of the stop string once found; all text before it is
-    /// then in `out`, and further calls change nothing and return the same index.
+    /// Returns the index of the stop string once found; all text before it is then in `out`, and further
+    /// calls have no effect and return the same index.
     pub fn push(&mut self, text: &str, out: &mut String) -> Option<usize> {
         self.push_into(text, out)
     }
 
-    /// Releases the texts of control tokens too, as [`Release::control`].
+    /// Also releases the texts of control tokens, by [`Release::control`].
     pub(crate) fn keep_controls(&mut self) {
         self.keep_controls = true;
     }
@@ -157,7 +161,7 @@ impl StopMatcher {
         self.keep_controls
     }
 
-    /// As [`push`](Self::push).
+    /// Like [`push`](Self::push).
     pub(crate) fn push_into(&mut self, text: &str, out: &mut impl Release) -> Option<usize> {
         if self.matched.is_some() {
             return self.matched;
@@ -166,8 +170,8 @@ impl StopMatcher {
         self.search(out)
     }
 
-    /// Takes the text of `id` if it is a control token. The next [`push`](Self::push)
-    /// or [`finish`](Self::finish) searches it without releasing it.
+    /// Reads the text of `id` if it is a control token. The next [`push`](Self::push) or
+    /// [`finish`](Self::finish) searches it without releasing it.
     pub fn push_control(&mut self, tokenizer: &dyn Tokenizer, id: TokenId) {
         let unused = self.stops.is_empty() && !self.keep_controls;
         if unused || self.matched.is_some() || !tokenizer.is_control(id) {
@@ -213,7 +217,7 @@ impl StopMatcher {
         self.finish_into(out)
     }
 
-    /// As [`finish`](Self::finish).
+    /// Like [`finish`](Self::finish).
     pub(crate) fn finish_into(&mut self, out: &mut impl Release) -> Option<usize> {
         if self.matched.is_none() && self.search(out).is_none() {
             self.end(out);
@@ -233,7 +237,7 @@ impl StopMatcher {
         self.matched
     }
 
-    /// Moves the first `end` bytes of the held text to `out`, with text of control tokens apart.
+    /// Moves the first `end` bytes of the held text to `out`, with the text of control tokens separate.
     fn release(&mut self, end: usize, out: &mut impl Release) {
         let mut done = 0;
         for hidden in &mut self.hidden {
@@ -467,7 +471,7 @@ mod tests {
         matcher.push("ab", &mut out);
         matcher.push_control(&tokenizer, 1);
         assert_eq!((matcher.finish(&mut out), out.as_str()), (Some(0), "a"));
-        // Tokens of text are no control tokens.
+        // Text tokens are not control tokens.
         matcher = StopMatcher::new(&["x"]).unwrap();
         matcher.push_control(&tokenizer, 7);
         assert_eq!((matcher.finish(&mut out), out.as_str()), (None, "a"));

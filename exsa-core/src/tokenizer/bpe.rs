@@ -38,7 +38,7 @@ impl Bpe {
         Ok(Self { family, bytes, merges, words })
     }
 
-    /// Appends the ids of `text`. Bytes that are no token are left out.
+    /// Appends the ids of `text`. Bytes without a token are skipped.
     pub(super) fn encode(&self, tokens: &Tokens, text: &str, out: &mut Vec<TokenId>) {
         let mut merger = Merger::default();
         let mut written = String::new();
@@ -98,9 +98,9 @@ fn parse_merges(
         joined.push_str(left);
         joined.push_str(right);
         let token = |text| index.get(tokens, text);
-        let left = token(left).ok_or_else(|| problem("starts with what is no token"))?;
-        let right = token(right).ok_or_else(|| problem("ends with what is no token"))?;
-        let id = token(&joined).ok_or_else(|| problem("makes what is no token"))?;
+        let left = token(left).ok_or_else(|| problem("does not start with a token"))?;
+        let right = token(right).ok_or_else(|| problem("does not end with a token"))?;
+        let id = token(&joined).ok_or_else(|| problem("does not result in a token"))?;
         // Text never becomes a control token by merging.
         if tokens.kind(id).is_some_and(TokenType::is_text) {
             parsed.entry(pair(left, right)).or_insert(Joined { rank: index_of_merge as u32, id });

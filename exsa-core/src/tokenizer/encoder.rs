@@ -20,7 +20,7 @@ pub(super) struct Encoder {
     pub(super) tokens: Tokens,
     pub(super) special: SpecialTokens,
     pub(super) algorithm: Algorithm,
-    /// Whether a text, and text behind a special token, gets a space before it.
+    /// Whether a space is prepended to a text, and to text after a special token.
     pub(super) leading_space: bool,
     pub(super) special_ids: SpecialIds,
 }

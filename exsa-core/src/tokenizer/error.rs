@@ -1,8 +1,8 @@
-//! Why a tokenizer cannot be used.
+//! Errors of building a tokenizer.
 
 use crate::token::TokenId;
 
-/// Why the tokenizer of a model cannot be used.
+/// Reason why the tokenizer of a model cannot be built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenizerError {
@@ -17,8 +17,8 @@ pub enum TokenizerError {
         /// Values that are supported.
         supported: &'static str,
     },
-    /// The way to cut text into words is unknown. Ids made with another way would be wrong without a sign of
-    /// it, so there is no default.
+    /// The pre-tokenizer is unknown. There is no default, since another pre-tokenizer would silently produce
+    /// wrong ids.
     #[error("unknown pre-tokenizer '{pre}' (supported: {supported})")]
     UnknownPreTokenizer {
         /// Value of `tokenizer.ggml.pre`.
@@ -26,7 +26,7 @@ pub enum TokenizerError {
         /// Values that are supported.
         supported: String,
     },
-    /// There is no token, or more than ids can name.
+    /// The vocabulary is empty, or larger than the range of ids.
     #[error("{key} has {len} entries, but 1 to {max} are allowed")]
     VocabularySize {
         /// Key of the list.
@@ -46,7 +46,7 @@ pub enum TokenizerError {
         /// Bytes allowed.
         max: usize,
     },
-    /// A list that goes with the tokens has another length.
+    /// A list has a different length than the vocabulary.
     #[error("{key} has {len} entries for a vocabulary of {n_vocab} tokens")]
     Length {
         /// Key of the list.
@@ -64,7 +64,7 @@ pub enum TokenizerError {
         /// The token.
         token: TokenId,
     },
-    /// A merge is not two tokens that make a third.
+    /// A merge does not consist of two tokens that form a third.
     #[error("{key}: entry {index} ('{merge}') {problem}")]
     Merge {
         /// Key of the list.
@@ -76,7 +76,7 @@ pub enum TokenizerError {
         /// The problem.
         problem: &'static str,
     },
-    /// Something that this vocabulary cannot do without is missing.
+    /// A key that this vocabulary requires is missing.
     #[error("{key} is missing: {why}")]
     Missing {
         /// Key of what is missing.

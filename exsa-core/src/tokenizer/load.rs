@@ -22,12 +22,12 @@ impl<'a> Vocabulary<'a> {
     ///
     /// # Errors
     ///
-    /// [`TokenizerError`] if a key is missing or has a wrong type; whether the values fit together is seen
+    /// [`TokenizerError`] if a key is missing or has a wrong type; the consistency of the values is checked
     /// when the tokenizer is [built](Self::build).
     pub fn from_metadata(metadata: &'a Metadata) -> Result<Self, TokenizerError> {
         let model = TokenizerModel::from_gguf(metadata.require(keys::MODEL)?)?;
         let texts = |list: &'a [String]| list.iter().map(String::as_str).collect();
-        // Whatever is no id of 32 bits is outside any vocabulary, and so no id at all.
+        // A number that does not fit into 32 bits is outside of every vocabulary, and treated as absent.
         let id = |key| Ok::<_, TokenizerError>(metadata.integer(key)?.and_then(|id| id.try_into().ok()));
         let flag = |key| metadata.get::<bool>(key);
         let types = metadata.get::<Vec<i32>>(keys::TOKEN_TYPE)?.unwrap_or_default();

@@ -1,11 +1,11 @@
 //! Text to token ids and back.
 //!
-//! [`load()`] builds the tokenizer of a GGUF; a [`Vocabulary`] is the same in memory. There are three kinds:
-//! SentencePiece by scores, byte-level byte-pair encoding by merges, and WordPiece.
+//! [`load()`] builds the tokenizer of a GGUF file, [`Vocabulary::build`] that of a vocabulary in memory.
+//! There are three kinds: SentencePiece by scores, byte-level byte-pair encoding by merges, and WordPiece.
 //!
-//! Ids of plain text are those that llama.cpp gives for the same file, with one exception: plain text never
-//! becomes a control token or a byte token by merging, as it might there in an unlucky vocabulary. And `</s>`
-//! is a control token only if the file does not say that it is a normal one.
+//! The ids of plain text equal those of llama.cpp for the same file, with two exceptions: plain text never
+//! becomes a control token or a byte token by merging, which is possible there with some vocabularies; and
+//! `</s>` is a control token unless the file declares it as a normal token.
 
 mod alphabet;
 mod bpe;
@@ -41,15 +41,15 @@ mod tests;
 
 use crate::token::TokenId;
 
-/// Turns text into token ids, and ids into bytes.
+/// Converts text to token ids, and ids to bytes.
 ///
 /// # Contract
 ///
 /// - `encode` never panics, whatever the text, and adds neither BOS nor EOS. Its time grows with the text's
 ///   length n as n log n at worst.
 /// - `piece` of an id outside the vocabulary is empty.
-/// - Concatenated pieces of `encode(text)` are the text's UTF-8 bytes, up to the normalisation and the
-///   leading space that the vocabulary prescribes, and but for bytes that it has no token for.
+/// - Concatenated pieces of `encode(text)` are the text's UTF-8 bytes, apart from the vocabulary's
+///   normalization and leading space, and from bytes for which it has no token.
 pub trait Tokenizer: Send + Sync {
     /// Number of tokens.
     fn n_vocab(&self) -> usize;
@@ -57,16 +57,16 @@ pub trait Tokenizer: Send + Sync {
     /// Appends the ids of `text` to `out`.
     fn encode(&self, text: &str, options: &EncodeOptions<'_>, out: &mut Vec<TokenId>);
 
-    /// Appends the bytes that `id` stands for in running text to `out`; a control token stands for nothing.
+    /// Appends the bytes of `id` in running text to `out`; a control token has none.
     ///
-    /// Bytes need not be whole characters. A leading space is kept;
-    /// [`leading_space`](Self::leading_space) tells whether the first piece of a text has one too many.
+    /// The bytes need not be whole characters. A leading space is kept;
+    /// [`leading_space`](Self::leading_space) tells whether the first piece of a text has an extra space.
     fn piece(&self, id: TokenId, out: &mut Vec<u8>);
 
     /// The text that the vocabulary lists for `id`, control tokens included, as in `<|im_end|>`.
     fn token_text(&self, id: TokenId) -> Option<&str>;
 
-    /// Whether `id` is a control token, one that never shows in text.
+    /// Whether `id` is a control token, which never appears in text.
     fn is_control(&self, id: TokenId) -> bool;
 
     /// The control tokens with their texts.
@@ -77,14 +77,14 @@ pub trait Tokenizer: Send + Sync {
         Vec::new()
     }
 
-    /// Whether `encode` puts a space before a text, so that a decoded text loses its first.
+    /// Whether `encode` prepends a space to a text, which must be removed from decoded text.
     fn leading_space(&self) -> bool;
 
-    /// Ids with a role.
+    /// Token ids with a role, such as BOS and EOS.
     fn special(&self) -> &SpecialIds;
 }
 
-/// How text is encoded.
+/// Options for encoding text.
 ///
 /// ```
 /// use exsa_core::tokenizer::EncodeOptions;
@@ -95,26 +95,25 @@ pub trait Tokenizer: Send + Sync {
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct EncodeOptions<'a> {
-    /// Whether control tokens written out in the text (`<|im_start|>`) become their ids. `false` by default:
-    /// such text is then encoded as any other. User-defined tokens, which are text, are recognised either
-    /// way.
+    /// Whether control tokens written out in the text (`<|im_start|>`) are encoded as control tokens.
+    /// `false`, the default, encodes them like any other text. User-defined tokens, which are text, are
+    /// always recognized.
     pub parse_special: bool,
-    /// Byte offsets into the text, ascending, across which no control token is recognised even where
-    /// `parse_special` is set, and no user-defined token: `<|im_start|>` at offset 10 is plain text if an
-    /// offset in `11..22` is listed. Chat templates use it to keep what a user wrote from becoming such a
-    /// token.
+    /// Byte offsets into the text, ascending, that no recognized control token or user-defined token may
+    /// contain, even with `parse_special`: `<|im_start|>` at offset 10 is plain text if an offset in `11..22`
+    /// is listed. Used for chat templates, to prevent text of messages from becoming such tokens.
     pub protected_offsets: &'a [usize],
 }
 
 impl<'a> EncodeOptions<'a> {
-    /// Sets whether control tokens written out in the text become their ids.
+    /// Sets whether control tokens written out in the text are encoded as control tokens.
     #[must_use]
     pub fn parse_special(mut self, parse_special: bool) -> Self {
         self.parse_special = parse_special;
         self
     }
 
-    /// Sets the byte offsets across which no control token is recognised, ascending.
+    /// Sets the byte offsets, ascending, that no recognized control token may contain.
     #[must_use]
     pub fn protected_offsets(mut self, offsets: &'a [usize]) -> Self {
         self.protected_offsets = offsets;
@@ -131,19 +130,19 @@ pub struct SpecialIds {
     pub eos: Option<TokenId>,
     /// Unknown token.
     pub unk: Option<TokenId>,
-    /// Separator between the two texts of a pair, where EOS is not enough.
+    /// Separator between the two texts of a pair, if used in addition to EOS.
     pub sep: Option<TokenId>,
     /// Padding.
     pub pad: Option<TokenId>,
-    /// All ids that the file gives a role, with the defaults for those that it leaves out. Tokens of code
-    /// models (`fim_…`) are found by their texts there.
+    /// All roles of the file, with defaults for missing ones. Tokens of code models (`fim_…`) are found by
+    /// their texts there.
     pub roles: RoleIds,
-    /// Every token that ends an answer, EOS and EOT among them; sorted.
+    /// All end-of-generation tokens, including EOS and EOT; sorted.
     pub end_of_generation: Vec<TokenId>,
     /// Whether a prompt starts with BOS.
     pub add_bos: bool,
     /// Whether a prompt ends with EOS.
     pub add_eos: bool,
-    /// Whether the two texts of a pair are parted by the separator, after the EOS of the first.
+    /// Whether the two texts of a pair are separated by the separator token, after the EOS of the first.
     pub add_sep: bool,
 }

@@ -17,6 +17,10 @@ pub enum TokenizerModel {
 
 impl TokenizerModel {
     /// The kind that files call `name` in `tokenizer.ggml.model`.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenizerError::UnknownModel`], which lists the supported names.
     pub fn from_gguf(name: &str) -> Result<Self, TokenizerError> {
         match name {
             "llama" => Ok(Self::Spm),

@@ -1,13 +1,13 @@
-//! Text with the tokens that a model wants around it.
+//! Text with the special tokens that the model requires around it.
 
 use super::{EncodeOptions, Tokenizer};
 use crate::token::TokenId;
 
-/// The ids of a text that an answer continues: with BOS before them where the model wants it added
+/// The ids of a text that an answer continues, preceded by BOS if the model requires it
 /// ([`SpecialIds::add_bos`](super::SpecialIds::add_bos)).
 ///
-/// A text that begins with BOS itself, under [`EncodeOptions::parse_special`], gets no second one: models
-/// were trained on one. Chat templates often write it.
+/// A text that itself begins with BOS, with [`EncodeOptions::parse_special`], gets no second one, since
+/// models were trained with one. Chat templates often write BOS.
 #[must_use]
 pub fn encode_prompt(tokenizer: &dyn Tokenizer, text: &str, options: &EncodeOptions<'_>) -> Vec<TokenId> {
     let mut ids = Vec::new();
@@ -19,9 +19,9 @@ pub fn encode_prompt(tokenizer: &dyn Tokenizer, text: &str, options: &EncodeOpti
     ids
 }
 
-/// The ids of a whole text, as for an embedding: those of [`encode_prompt`], with EOS after them where the
-/// model wants it added ([`SpecialIds::add_eos`](super::SpecialIds::add_eos)) and the text does not end with
-/// it itself.
+/// The ids of a complete text, such as a text to embed: those of [`encode_prompt`], followed by EOS if the
+/// model requires it ([`SpecialIds::add_eos`](super::SpecialIds::add_eos)) and the text does not already end
+/// with it.
 #[must_use]
 pub fn encode_whole(tokenizer: &dyn Tokenizer, text: &str, options: &EncodeOptions<'_>) -> Vec<TokenId> {
     let mut ids = encode_prompt(tokenizer, text, options);

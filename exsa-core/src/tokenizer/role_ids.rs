@@ -1,13 +1,13 @@
-//! Token ids with a role, as a file gives them.
+//! Token ids with a role, as listed in a file.
 
 use super::keys;
 use super::model::TokenizerModel;
 use super::tokens::{TokenType, Tokens};
 use crate::token::TokenId;
 
-/// Ids with a role, as a file gives them. All are optional: an id outside the vocabulary, such as 4294967295
-/// or -1, which converters write for "none", counts as absent, and the default of the [`TokenizerModel`]
-/// takes its place.
+/// Token ids with a role, as listed in a file. All are optional: an id outside the vocabulary, such as
+/// 4294967295 or -1, which converters write for "none", is treated as absent, and the default of the
+/// [`TokenizerModel`] is used instead.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RoleIds {
     /// Beginning of sequence.

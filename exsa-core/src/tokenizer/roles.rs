@@ -9,8 +9,8 @@ use super::text_index::TextIndex;
 use super::tokens::{TokenType, Tokens};
 use crate::token::TokenId;
 
-/// Texts of tokens that end an answer in models in use. Files do not mark them otherwise; many give no more
-/// than EOS, and some give these tokens a type that would show them in text.
+/// Texts of end-of-generation tokens of published models. Files do not mark them otherwise; many only specify
+/// EOS, and some declare these tokens with a type that would make them visible in text.
 const ENDS: &[&str] = &[
     "<|eot_id|>",
     "<|im_end|>",
@@ -40,7 +40,7 @@ const ENDS: &[&str] = &[
 const END_OR_TAG: &str = "</s>";
 
 /// Tokens of code models that structure a file or a repository: padding, start of a repository, start of a
-/// file. What a model writes after one of them is no longer the answer.
+/// file. Text after one of them is no longer part of the answer.
 const FILE_ENDS: [&[&str]; 3] = [
     &["<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"],
     &["<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"],
@@ -88,7 +88,7 @@ const MANY_MESSAGES: &[[&[&str]; 2]] =
     &[[&["<|return|>"], &["<|call|>", "<|calls|>"]], [&["<|flush|>"], &["<|call|>", "<|calls|>"]]];
 const END_OF_MESSAGE: &str = "<|end|>";
 
-/// Which tokens a file wants added to prompts.
+/// The tokens that a file requires to be added to prompts.
 pub(super) struct AddedTokens {
     pub(super) bos: Option<bool>,
     pub(super) eos: Option<bool>,
@@ -106,7 +106,7 @@ pub(super) fn resolve(
     tokens: &mut Tokens,
 ) -> Result<SpecialIds, TokenizerError> {
     let known = KnownByText::find(tokens, &ids);
-    // Such a token never shows in text, whatever type the file gives it.
+    // Such a token never appears in text, whatever type the file declares.
     for id in known.ends.iter().chain(known.marks.iter().flatten()) {
         tokens.set_kind(*id, TokenType::Control);
     }

@@ -123,7 +123,7 @@ fn is_protected(offsets: &[usize], at: usize, len: usize) -> bool {
     offsets.get(after).is_some_and(|offset| *offset < at + len)
 }
 
-/// A stretch of text that is no plain text: a token, or white space that one swallowed.
+/// A range of the text that is not plain text: a special token, or white space that one strips.
 struct Found {
     range: Range<usize>,
     id: Option<TokenId>,
@@ -148,8 +148,8 @@ struct Cluster<'a> {
 }
 
 impl Cluster<'_> {
-    /// Takes candidates while there are any, longest first; one that no longer fits gives way to a shorter
-    /// token at its place.
+    /// Takes all candidates, longest first; one that no longer fits is replaced by a shorter token at its
+    /// position.
     fn decide(&mut self, found: &mut Vec<Found>) {
         let first = self.range.start;
         let mut taken = vec![false; self.range.len()];

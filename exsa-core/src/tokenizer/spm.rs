@@ -20,7 +20,7 @@ pub(super) struct Spm {
     index: TextIndex,
     /// Order of merging by id: the highest score has rank 0, equal scores have equal ranks.
     ranks: Vec<u32>,
-    /// The token of each byte, where there is one.
+    /// The token of each byte, if there is one.
     bytes: Vec<Option<TokenId>>,
     /// Token of a character that is none, and one of whose bytes is none.
     unk: Option<TokenId>,

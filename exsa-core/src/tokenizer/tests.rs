@@ -1,4 +1,4 @@
-//! Tokenizers of small vocabularies made here.
+//! Tokenizers of small, hand-made vocabularies.
 
 use super::*;
 use crate::gguf::{Array, Gguf, GgufWriter, Value};
@@ -141,7 +141,7 @@ fn spm_joins_the_best_score_first() {
     assert_eq!(split(&*tokenizer, "", false), [""; 0]);
     assert_eq!(split(&*tokenizer, "cabc", false), ["▁", "c", "abc"]);
     assert_eq!(split(&*tokenizer, "   ", false), ["▁▁▁▁"]);
-    // A character that is no token is spelt in bytes.
+    // A character without a token is encoded as bytes.
     assert_eq!(split(&*tokenizer, "é🦙", false), ["▁", "é", "<0xF0>", "<0x9F>", "<0xA6>", "<0x99>"]);
     assert!(tokenizer.leading_space());
     assert_eq!(
@@ -182,7 +182,7 @@ fn bpe_joins_in_the_order_of_merges() {
     assert_eq!(split(&*tokenizer, "é\n", false), ["Ã©", "Ċ"]);
     assert!(!tokenizer.leading_space());
     let whole = Vocabulary { pre: Some("llama-bpe"), ..bpe(&texts) }.build().unwrap();
-    // A token that no merge makes is still taken where whole words are.
+    // A token that no merge produces is still used if whole words are looked up.
     assert_eq!(split(&*whole, "\u{e9}\u{e9}", false), ["Ã©", "Ã©"]);
     assert!(!whole.special().add_bos, "there is no BOS to add");
 }
@@ -363,9 +363,9 @@ fn bad_vocabularies_are_refused_by_key() {
         (with_merges(vec![""]), "entry 0 ('') is not two tokens"),
         (with_merges(vec![" b"]), "is not two tokens"),
         (with_merges(vec!["a "]), "is not two tokens"),
-        (with_merges(vec!["nope b"]), "starts with what is no token"),
-        (with_merges(vec!["a nope"]), "ends with what is no token"),
-        (with_merges(vec!["b a"]), "makes what is no token"),
+        (with_merges(vec!["nope b"]), "does not start with a token"),
+        (with_merges(vec!["a nope"]), "does not end with a token"),
+        (with_merges(vec!["b a"]), "does not result in a token"),
         (
             Vocabulary { pre: Some("mystery"), ..bpe(&bpe_texts) },
             "unknown pre-tokenizer 'mystery' (supported: def",
@@ -502,18 +502,18 @@ fn prompts_have_bos_and_eos_once() {
         let end = if text.ends_with(eos_text) { whole.len() } else { whole.len() - 1 };
         assert_eq!(prompt, whole[..end], "{text}");
     }
-    // Spelt out without permission it is text.
+    // Written out without `parse_special`, it is text.
     let text = format!("{bos_text}a");
     let prompt = encode_prompt(&*tokenizer, &text, &EncodeOptions::default());
     assert_eq!((prompt[0], prompt.contains(&bos), prompt.len() > 2), (bos, true, true));
     assert_eq!(prompt.iter().filter(|id| **id == bos).count(), 1);
-    // Without BOS in the vocabulary's wishes there is none.
+    // If the vocabulary does not require BOS, none is added.
     let none = Vocabulary { add_bos: Some(false), ..spm(&spm_texts) }.build().unwrap();
     assert_eq!(encode_whole(&*none, "a b", &options), plain);
     assert_eq!(encode_prompt(&*none, bos_text, &options), [bos]);
 }
 
-/// Text in which the small vocabularies find much.
+/// Text that uses many tokens of the small vocabularies.
 fn text() -> impl Strategy<Value = String> {
     let known = vec![
         "a", "b", "c", "ab", "abc", " ", "  ", "é", "▁", "<|user|>", "[x]", "<s>", "</s>", "<0x41>", "<|",

@@ -11,11 +11,11 @@ pub enum TokenType {
     /// A piece of text.
     #[default]
     Normal = 1,
-    /// Stands for text that the vocabulary cannot express. Never shows in text, like a control token.
+    /// Represents text that the vocabulary cannot express. Like a control token, it never appears in text.
     Unknown = 2,
-    /// Structures a text (`<|im_start|>`) and never shows in it.
+    /// Structures a text (`<|im_start|>`) and never appears in it.
     Control = 3,
-    /// A piece of text that is recognised before all others, wherever it stands.
+    /// A piece of text that is recognized before all others, anywhere in a text.
     UserDefined = 4,
     /// A piece of text that the model was not trained on.
     Unused = 5,
@@ -24,7 +24,7 @@ pub enum TokenType {
 }
 
 impl TokenType {
-    /// The type that a file gives as `value`; values without a meaning count as [`Normal`](Self::Normal).
+    /// The type with the number `value` in files; unknown values are treated as [`Normal`](Self::Normal).
     pub fn from_gguf(value: i32) -> Self {
         match value {
             2 => Self::Unknown,

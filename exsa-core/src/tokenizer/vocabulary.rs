@@ -14,13 +14,13 @@ use super::{Tokenizer, keys, pre};
 use crate::token::TokenId;
 use std::sync::Arc;
 
-/// Everything that a file tells about its tokenizer. What it leaves out has the default that goes with the
-/// [`model`](Self::model); lists are by token id.
+/// All tokenizer data of a model file. Missing values have the default of the [`model`](Self::model); lists
+/// are indexed by token id.
 #[derive(Clone, Debug, Default)]
 pub struct Vocabulary<'a> {
     /// The kind of tokenizer.
     pub model: TokenizerModel,
-    /// How text is cut into words; byte-pair encoding only.
+    /// Pre-tokenizer, which splits text into words; byte-pair encoding only.
     pub pre: Option<&'a str>,
     /// Texts of the tokens, as the file writes them.
     pub tokens: Vec<&'a str>,
@@ -38,13 +38,14 @@ pub struct Vocabulary<'a> {
     pub add_eos: Option<bool>,
     /// Whether prompts end with the separator; WordPiece only.
     pub add_sep: Option<bool>,
-    /// Whether a text gets a space before it; SentencePiece only, where it is the default.
+    /// Whether a space is prepended to a text; SentencePiece only, where it is the default.
     pub add_space_prefix: Option<bool>,
-    /// Whether text becomes lower-case; WordPiece only, where it is the default.
+    /// Whether text is lowercased; WordPiece only, where it is the default.
     pub lowercase: Option<bool>,
-    /// Whether letters lose their accents; WordPiece only. By default if text becomes lower-case.
+    /// Whether accents are stripped from letters; WordPiece only. By default, if text is lowercased.
     pub strip_accents: Option<bool>,
-    /// The model's name. Some models are known by nothing else to drop white space beside special tokens.
+    /// The model's name. For some models, it is the only indication that white space next to special tokens
+    /// is dropped.
     pub name: &'a str,
 }
 

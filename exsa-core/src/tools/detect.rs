@@ -1,4 +1,4 @@
-//! Detection of formats by the chat template.
+//! Detection of formats from the chat template.
 
 use super::{ReasoningFormat, ToolFormat};
 
@@ -6,14 +6,14 @@ use super::{ReasoningFormat, ToolFormat};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Detected {
-    /// The format of tool calls; [`ToolFormat::None`] where the template knows none.
+    /// The format of tool calls; [`ToolFormat::None`] if the template has none.
     pub tools: ToolFormat,
-    /// The format of reasoning; [`ReasoningFormat::None`] where the template knows none.
+    /// The format of reasoning; [`ReasoningFormat::None`] if the template has none.
     pub reasoning: ReasoningFormat,
 }
 
-/// Texts of a template that tell a format: all of the first list, none of the second. The first rule that
-/// holds counts.
+/// Texts by which a template's format is recognized: all of the first list and none of the second must occur.
+/// The first matching rule applies.
 type Rule<T> = (&'static [&'static str], &'static [&'static str], T);
 
 const TOOLS: &[Rule<ToolFormat>] = &[
@@ -50,7 +50,7 @@ const TOOLS: &[Rule<ToolFormat>] = &[
     (&["<|python_tag|>"], &[], ToolFormat::Llama3Json),
     (&["\"parameters\": dictionary of argument name and its value"], &[], ToolFormat::Llama3Json),
     (&["<start_of_turn>", "tool_code"], &[], ToolFormat::Gemma3),
-    // Templates without a format of their own show tools or calls as JSON.
+    // Templates without a specific format show tools or calls as JSON.
     (&["tool_calls"], &[], ToolFormat::Json),
 ];
 
@@ -65,8 +65,8 @@ const REASONING: &[Rule<ReasoningFormat>] = &[
     (&["</think>"], &[], ReasoningFormat::Think),
 ];
 
-/// The formats that the source of a chat template uses. `architecture` is that of
-/// [`ModelInfo`](crate::model_info::ModelInfo) and decides where the template does not tell.
+/// Detects the formats that the source of a chat template uses. If the template does not tell,
+/// `architecture`, from [`ModelInfo`](crate::model_info::ModelInfo), decides.
 ///
 /// ```
 /// use exsa_core::tools::{ReasoningFormat, ToolFormat, detect};

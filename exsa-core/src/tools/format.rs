@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A format name that is not known.
+/// An unknown format name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no {kind} format '{name}'; known: {known}")]
 pub struct UnknownFormat {
@@ -33,7 +33,7 @@ macro_rules! formats {
             /// All formats.
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
 
-            /// The name in requests: that of vLLM's parser where there is one.
+            /// Name in requests: that of vLLM's parser, if it has one.
             pub fn name(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)*
@@ -65,7 +65,7 @@ macro_rules! formats {
 }
 
 formats! {
-    /// How a model writes tool calls.
+    /// Format in which a model writes tool calls.
     ///
     /// ```
     /// use exsa_core::tools::ToolFormat;
@@ -73,16 +73,16 @@ formats! {
     /// assert_eq!("qwen3_coder".parse(), Ok(ToolFormat::Qwen3Coder));
     /// ```
     ToolFormat, "tool";
-    /// No calls: the output is text.
+    /// No tool calls: the output is text.
     None = "none";
     /// Hermes 2 and 3, Qwen 2.5 and 3, Granite 4: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`.
     Hermes = "hermes";
     /// Qwen3-Coder, Qwen 3.5, Nemotron 3:
     /// `<tool_call><function=f><parameter=p>…</parameter></function></tool_call>`.
     Qwen3Coder = "qwen3_coder" | "qwen3_xml";
-    /// Llama 3.x: `{"name": …, "parameters": {…}}` as the whole answer, or behind `<|python_tag|>`.
+    /// Llama 3.x: `{"name": …, "parameters": {…}}` as the whole answer, or after `<|python_tag|>`.
     Llama3Json = "llama3_json" | "llama4_json";
-    /// Llama 4: `[f(a=1)]`, as the whole answer or behind `<|python_start|>`.
+    /// Llama 4: `[f(a=1)]`, as the whole answer or after `<|python_start|>`.
     Llama4Pythonic = "llama4_pythonic" | "pythonic";
     /// Mistral: `[TOOL_CALLS][{…}]`, and `[TOOL_CALLS]f[ARGS]{…}` of newer models, with or without
     /// `[CALL_ID]`.
@@ -130,14 +130,14 @@ formats! {
     Lfm2 = "lfm2";
     /// FireFunction v2: ` functools[{…}]`.
     FireFunction = "firefunction_v2";
-    /// An object with `name` and `arguments`, or a list of such, as the whole answer.
+    /// An object with `name` and `arguments`, or a list of such objects, as the whole answer.
     Json = "json" | "xlam";
 }
 
 formats! {
-    /// How a model writes its reasoning.
+    /// Format in which a model writes its reasoning.
     ReasoningFormat, "reasoning";
-    /// Reasoning is not told apart from text.
+    /// Reasoning is not separated from text.
     None = "none";
     /// `<think>…</think>`: DeepSeek R1, Qwen 3, GLM, Kimi, Nemotron and most others.
     Think = "think" | "deepseek_r1" | "qwen3" | "glm45" | "kimi_k2" | "minimax_m2" | "deepseek_v3";
@@ -145,7 +145,7 @@ formats! {
     Mistral = "mistral";
     /// `<seed:think>…</seed:think>`.
     SeedOss = "seed_oss";
-    /// The channel `analysis` of Harmony; with [`ToolFormat::Harmony`], whose parser has both.
+    /// The channel `analysis` of Harmony; use with [`ToolFormat::Harmony`], whose parser handles both.
     Harmony = "openai_gptoss" | "harmony" | "openai";
     /// `<|START_THINKING|>…<|END_THINKING|>`: Command R7B and A.
     CommandR7b = "cohere_command" | "command_r7b";

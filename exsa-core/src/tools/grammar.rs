@@ -1,4 +1,4 @@
-//! Constraints on tool calls: the format of a call, with arguments that match the tool's JSON schema.
+//! Constraints on tool calls: the syntax of a call, with arguments that match the tool's JSON schema.
 
 use super::parameters::{self, Parameter};
 use super::schema::{Tool, Types};
@@ -8,15 +8,16 @@ use crate::constraint::{Constraint, ConstraintError, PlainString, Trigger, check
 use crate::tokenizer::Tokenizer;
 use std::fmt::Write;
 
-/// The constraint on the calls of an answer; `None` where the choice allows no calls, or a format has none.
+/// The constraint on the tool calls of an answer; `None` if the choice or the format allows no calls.
 ///
-/// With [`ToolChoice::Required`] and [`ToolChoice::Named`] the answer is calls, behind reasoning if there is
-/// any; with [`ToolChoice::Auto`] it is free up to the text that begins a call. Arguments match the schemas
-/// of `tools` (in OpenAI's form) by llguidance's rules. `tokenizer` tells which markers are control tokens.
+/// With [`ToolChoice::Required`] and [`ToolChoice::Named`], the answer consists of calls, after optional
+/// reasoning; with [`ToolChoice::Auto`], it is unconstrained up to the text that begins a call. Arguments
+/// match the schemas of `tools` (in OpenAI's format) by llguidance's rules. `tokenizer` determines which
+/// markers are control tokens.
 ///
 /// # Errors
 ///
-/// A schema has a keyword that is not supported.
+/// A schema has an unsupported keyword.
 pub fn call_constraint(
     format: ToolFormat,
     tools: &[Json],
@@ -36,7 +37,7 @@ pub fn call_constraint(
     let forced = matches!(choice, ToolChoice::Required | ToolChoice::Named(_));
     let controls = tokenizer.control_tokens();
     let mut lark = Lark { source: String::new(), rules: 0, controls, error: None };
-    // Longer texts first, so that they are found inside shorter ones' places.
+    // Longer texts first, so that they are matched before shorter texts that they contain.
     lark.controls.sort_by_key(|(_, text)| std::cmp::Reverse(text.len()));
     let calls: Vec<String> = tools.iter().filter_map(|tool| lark.call(&shape, *tool)).collect();
     let begin = if options.begun { "" } else { shape.begin };
@@ -92,12 +93,12 @@ struct Shape {
     call: Call,
 }
 
-/// Form of a call, in which `NAME` stands for the tool's name.
+/// Form of a call; `NAME` is replaced by the tool's name.
 enum Call {
     /// Text before and after the arguments, a JSON object.
     Json(&'static str, &'static str),
     /// Head, parameters between `key_open`, `key_close` and `value_close`, and tail. With `types`, the text
-    /// after the key says whether the value is a string.
+    /// after the key tells whether the value is a string.
     Tags {
         head: &'static str,
         open: &'static str,
@@ -105,7 +106,8 @@ enum Call {
         end: &'static str,
         tail: &'static str,
         types: bool,
-        /// Whether the parser drops a line break at both ends of a value that the grammar has none for.
+        /// Whether the parser drops a line break at both ends of a value, although the grammar has none
+        /// there.
         trimmed: bool,
     },
     /// Head, assignment, separator, quote of strings (empty for JSON's) and tail.
@@ -127,7 +129,7 @@ const PARAMETERS: Call = Call::Json("{\"name\": \"NAME\", \"parameters\": ", "}"
 impl Shape {
     fn of(format: ToolFormat, tokenizer: &dyn Tokenizer) -> Option<Self> {
         let shape = |begin, separator, end, call| Self { begin, trigger: begin, separator, end, call };
-        // Formats without a beginning of their own.
+        // Formats without a start marker.
         let bare = |trigger, separator, end, call| Self { begin: "", trigger, separator, end, call };
         Some(match format {
             ToolFormat::None => return None,
@@ -298,7 +300,7 @@ fn has_control(tokenizer: &dyn Tokenizer, text: &str) -> bool {
     tokenizer.control_tokens().iter().any(|(_, control)| control == text)
 }
 
-/// Source of a grammar in llguidance's variant of Lark.
+/// Builder of a grammar's source, in llguidance's variant of Lark.
 struct Lark {
     source: String,
     rules: usize,
@@ -345,9 +347,9 @@ impl Lark {
         Some(self.rule(&body))
     }
 
-    /// Items in order, some of them optional, with separators between those that are there.
+    /// Items in order, some of them optional, with separators between the present items.
     fn list(&mut self, items: &[(String, bool)], separator: &str) -> String {
-        // The rest of the list behind an item, from the last on.
+        // The rest of the list after each item, built from the last item on.
         let mut rest = String::new();
         let mut first = Vec::new();
         for (item, required) in items.iter().rev() {
@@ -361,7 +363,7 @@ impl Lark {
                 self.rule(&format!("{body}{skipped}"))
             };
         }
-        // The list begins with any item before which all are optional.
+        // The list can begin with any item that has only optional items before it.
         let mut begins = Vec::new();
         let mut may_be_empty = true;
         for (begin, required) in first.into_iter().rev() {
@@ -407,8 +409,8 @@ impl Lark {
         format!("{open} {}", self.plain(parameter, quote, false))
     }
 
-    /// A string as plain text, and the text that ends it. The text without the white space around it ends the
-    /// string where the parser first finds it.
+    /// A string as plain text, and the text that ends it. The string ends at the first occurrence of that
+    /// text without its surrounding white space.
     fn plain(&mut self, parameter: &Parameter<'_>, end: &str, trimmed: bool) -> String {
         let path = format!("#/properties/{}", parameter.name);
         let text = PlainString::of(&parameter.schema, &parameter.schema, &path);
@@ -431,7 +433,7 @@ impl Lark {
             let _ = writeln!(self.source, "{name}: (({source}) {}) & ~({early})", quoted(end));
             return name;
         };
-        // Text has no control tokens.
+        // Text cannot contain control tokens.
         let (before, rest) = end.split_at(at);
         let rest = self.literal(rest);
         let source = format!("({source}) & ~(/(?s:.*)/ {marker} /(?s:.*)/)");
@@ -439,12 +441,12 @@ impl Lark {
             let _ = writeln!(self.source, "{name}: ({source}) {}", quoted(before));
             return format!("{name} {rest}");
         }
-        // The lexer finds no empty texts.
+        // The lexer does not match empty texts.
         let _ = writeln!(self.source, "{name}: {source} & /(?s:.+)/");
         format!("{name}{} {rest}", if text.nullable { "?" } else { "" })
     }
 
-    /// The value, or nothing beside the first error.
+    /// The value; `None` on an error, of which the first is recorded.
     fn kept<T>(&mut self, result: Result<T, ConstraintError>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
@@ -459,7 +461,7 @@ impl Lark {
     fn text_until(&mut self, end: &str) -> String {
         let literal = self.literal(end);
         if literal.starts_with("<[") {
-            // Text has no control tokens.
+            // Text cannot contain control tokens.
             let text = self.rule("/(?s:.*)/");
             return format!("{text} {literal}");
         }
@@ -469,7 +471,7 @@ impl Lark {
         name
     }
 
-    /// Reasoning before calls, if there is any.
+    /// Optional reasoning before calls.
     fn thought(&mut self, format: Option<ReasoningFormat>) -> String {
         let Some((open, close)) = format.and_then(markers) else { return String::new() };
         let (open, text) = (self.literal(open), self.text_until(close));
@@ -477,7 +479,7 @@ impl Lark {
     }
 
     fn head(&mut self, head: &str, name: &str) -> String {
-        // Names of tools are plain text, also where they spell a control token.
+        // Names of tools are plain text, even if they look like a control token.
         let (before, after) = head.split_once("NAME").unwrap_or((head, ""));
         let mut body = self.indexed(before);
         let name = Json::from(name).to_string();
@@ -487,7 +489,7 @@ impl Lark {
         body
     }
 
-    /// A literal in which `INDEX` stands for a number.
+    /// A literal in which `INDEX` matches a number.
     fn indexed(&mut self, text: &str) -> String {
         match text.split_once("INDEX") {
             Some((before, after)) => {
@@ -509,7 +511,7 @@ impl Lark {
         name
     }
 
-    /// A text, with control tokens where it spells them.
+    /// A literal, with the control tokens that it contains.
     fn literal(&self, text: &str) -> String {
         let mut parts = Vec::new();
         let mut plain = String::new();

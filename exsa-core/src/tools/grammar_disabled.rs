@@ -5,11 +5,11 @@ use crate::chat::Json;
 use crate::constraint::{Constraint, ConstraintError};
 use crate::tokenizer::Tokenizer;
 
-/// The constraint on the calls of an answer: `None` where the choice allows no calls.
+/// The constraint on the tool calls of an answer; `None` if the choice allows no calls.
 ///
 /// # Errors
 ///
-/// Constraints need the feature `constraints`.
+/// The choice requires a constraint, but the feature `constraints` is off.
 pub fn call_constraint(
     format: ToolFormat,
     tools: &[Json],

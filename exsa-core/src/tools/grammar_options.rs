@@ -1,23 +1,23 @@
-//! Circumstances of the grammar of tool calls.
+//! Options of the grammar of tool calls.
 
 use super::ReasoningFormat;
 
-/// Circumstances of a call's grammar.
+/// Options of the grammar of tool calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GrammarOptions {
-    /// Whether an answer may have more than one call.
+    /// Whether an answer may have several tool calls.
     pub parallel: bool,
     /// Whether the answer begins inside reasoning that the prompt opened.
     pub in_reasoning: bool,
-    /// Format of reasoning that may come before the calls.
+    /// Format of reasoning that may precede the calls.
     pub reasoning: Option<ReasoningFormat>,
-    /// Whether the prompt ends with what begins a call, as that of Functionary 3.2 does.
+    /// Whether the prompt ends with the beginning of a call, as with Functionary 3.2.
     pub begun: bool,
 }
 
 impl GrammarOptions {
-    /// Sets whether an answer may have more than one call.
+    /// Sets whether an answer may have several tool calls.
     #[must_use]
     pub fn parallel(mut self, parallel: bool) -> Self {
         self.parallel = parallel;
@@ -31,14 +31,14 @@ impl GrammarOptions {
         self
     }
 
-    /// Sets the format of reasoning that may come before the calls.
+    /// Sets the format of reasoning that may precede the calls.
     #[must_use]
     pub fn reasoning(mut self, format: impl Into<Option<ReasoningFormat>>) -> Self {
         self.reasoning = format.into();
         self
     }
 
-    /// Sets whether the prompt ends with what begins a call.
+    /// Sets whether the prompt ends with the beginning of a call.
     #[must_use]
     pub fn begun(mut self, begun: bool) -> Self {
         self.begun = begun;

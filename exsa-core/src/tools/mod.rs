@@ -1,13 +1,13 @@
-//! Tool calls and reasoning: from the output of a model to typed parts, and from Rust functions to tools.
+//! Tool calls and reasoning: parses the output of a model, and makes Rust functions available as tools.
 //!
-//! Models write calls and reasoning as text, each family in a format of its own. A request with tools, or for
-//! a model whose template knows reasoning, has the output searched by an [`OutputParser`]: the stream then
-//! has [`Event::Reasoning`](crate::Event::Reasoning), [`Event::ToolCall`](crate::Event::ToolCall) and
-//! [`Event::MalformedToolCall`](crate::Event::MalformedToolCall) beside tokens. [`ToolOptions`] and
-//! [`ReasoningOptions`] control it. The formats are listed in `docs/tools.md`.
+//! Models write tool calls and reasoning as text, in a format that depends on the model family. For a request
+//! with tools, or for a model whose template supports reasoning, an [`OutputParser`] parses the output: the
+//! stream then has [`Event::Reasoning`](crate::Event::Reasoning), [`Event::ToolCall`](crate::Event::ToolCall)
+//! and [`Event::MalformedToolCall`](crate::Event::MalformedToolCall) in addition to tokens. [`ToolOptions`]
+//! and [`ReasoningOptions`] control the parser. The formats are listed in `docs/tools.md`.
 //!
-//! Parsers need the feature `tool-parsers`, on by default. Without it the types are there and all output is
-//! text.
+//! Parsers need the feature `tool-parsers`, which is on by default. Without it, the types exist, but all
+//! output is text.
 
 #[cfg(feature = "tool-parsers")]
 mod detect;

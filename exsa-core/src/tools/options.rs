@@ -1,44 +1,53 @@
-//! Options of requests for tool calls and reasoning.
+//! Request options for tool calls and reasoning.
 
 use super::{ReasoningFormat, ToolFormat};
 
 /// Whether the model may, must or must not call tools: OpenAI's `tool_choice`.
 ///
 /// [`Required`](Self::Required) and [`Named`](Self::Named) need the feature `constraints`: the answer is
-/// constrained to the format of calls and to the tools' schemas.
+/// constrained to the format of tool calls and the schemas of the tools.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ToolChoice {
-    /// The model decides.
+    /// The model decides whether to call tools.
     #[default]
     Auto,
-    /// No calls: output that looks like one is text.
+    /// No tool calls: output that looks like one is text.
     None,
-    /// At least one call.
+    /// At least one tool call.
     Required,
-    /// A call of the tool of this name.
+    /// A call of the tool with this name.
     Named(String),
 }
 
-/// How the output of the model is searched for tool calls. The tools themselves are
+/// Options for tool calls in the output of the model. The tools themselves are defined by
 /// [`ChatOptions::tools`](crate::chat::ChatOptions::tools).
+///
+/// ```
+/// use exsa_core::Request;
+/// use exsa_core::tools::{ToolChoice, ToolOptions};
+///
+/// let options = ToolOptions::default().choice(ToolChoice::Named("get_weather".into())).parallel(false);
+/// let request = Request::user("Weather in Bern?").tools(options);
+/// # let _ = request;
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct ToolOptions {
-    /// Whether the model calls tools.
+    /// Whether the model may or must call tools.
     #[cfg_attr(feature = "serde", serde(rename = "tool_choice", with = "super::serde::choice"))]
     pub choice: ToolChoice,
-    /// Whether an answer may have more than one call; `true` by default. If not, the answer is constrained
-    /// or, without the feature `constraints`, ends after the first call.
+    /// Whether an answer may have several tool calls; `true` by default. If `false`, the answer is
+    /// constrained to a single call or, without the feature `constraints`, ends after the first call.
     #[cfg_attr(feature = "serde", serde(rename = "parallel_tool_calls"))]
     pub parallel: bool,
-    /// Whether arguments are constrained by the tools' schemas also where the model decides to call, as
-    /// OpenAI's `strict` does; `false` by default.
+    /// Whether arguments are constrained to the tools' schemas also with [`ToolChoice::Auto`], like OpenAI's
+    /// `strict`; `false` by default.
     #[cfg_attr(feature = "serde", serde(rename = "strict_tool_calls"))]
     pub strict: bool,
-    /// The format of calls; `None`, the default, detects it from the model's chat template. Requests without
-    /// a conversation or without tools are only searched for calls if they name a format.
+    /// The format of tool calls; `None`, the default, detects it from the model's chat template. For requests
+    /// without a conversation or without tools, calls are parsed only if a format is set.
     #[cfg_attr(feature = "serde", serde(rename = "tool_format", skip_serializing_if = "Option::is_none"))]
     pub format: Option<ToolFormat>,
 }
@@ -50,28 +59,28 @@ impl Default for ToolOptions {
 }
 
 impl ToolOptions {
-    /// Sets whether the model calls tools.
+    /// Sets whether the model may or must call tools.
     #[must_use]
     pub fn choice(mut self, choice: ToolChoice) -> Self {
         self.choice = choice;
         self
     }
 
-    /// Sets whether an answer may have more than one call.
+    /// Sets whether an answer may have several tool calls.
     #[must_use]
     pub fn parallel(mut self, parallel: bool) -> Self {
         self.parallel = parallel;
         self
     }
 
-    /// Sets whether arguments are always constrained by the tools' schemas.
+    /// Sets whether arguments are always constrained to the tools' schemas.
     #[must_use]
     pub fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;
         self
     }
 
-    /// Sets the format of calls.
+    /// Sets the format of tool calls.
     #[must_use]
     pub fn format(mut self, format: impl Into<Option<ToolFormat>>) -> Self {
         self.format = format.into();
@@ -79,12 +88,12 @@ impl ToolOptions {
     }
 }
 
-/// How much a model reasons before it answers, as the template's variable `reasoning_effort`.
+/// Amount of reasoning before the answer: the template's variable `reasoning_effort`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ReasoningEffort {
-    /// No reasoning, as [`ReasoningOptions::enabled`] of `false`.
+    /// No reasoning, like [`ReasoningOptions::enabled`] set to `false`.
     None,
     /// As little as possible.
     Minimal,
@@ -125,21 +134,21 @@ impl ReasoningEffort {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct ReasoningOptions {
-    /// Whether the model reasons: the template's variables `enable_thinking` and `thinking`, unless the host
-    /// sets them. `None`, the default, leaves it to the template.
+    /// Whether the model reasons: sets the template's variables `enable_thinking` and `thinking`, unless the
+    /// host sets them. `None`, the default, leaves it to the template.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "enable_thinking", skip_serializing_if = "Option::is_none")
     )]
     pub enabled: Option<bool>,
-    /// How much: the template's variable `reasoning_effort`, unless the host sets it.
+    /// Amount of reasoning: sets the template's variable `reasoning_effort`, unless the host sets it.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "reasoning_effort", skip_serializing_if = "Option::is_none")
     )]
     pub effort: Option<ReasoningEffort>,
-    /// Tokens of reasoning after which its end is forced; `None`, the default, for no limit. It needs a
-    /// reasoning format.
+    /// Maximum tokens of reasoning, after which its end is forced; `None`, the default, sets no limit.
+    /// Requires a known reasoning format.
     #[cfg_attr(
         feature = "serde",
         serde(
@@ -150,8 +159,8 @@ pub struct ReasoningOptions {
         )
     )]
     pub budget: Option<usize>,
-    /// The format of reasoning; `None`, the default, detects it from the model's chat template. Requests
-    /// without a conversation only have their reasoning told apart if they name a format.
+    /// The format of reasoning; `None`, the default, detects it from the model's chat template. For requests
+    /// without a conversation, reasoning is parsed only if a format is set.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "reasoning_format", skip_serializing_if = "Option::is_none")
@@ -167,14 +176,14 @@ impl ReasoningOptions {
         self
     }
 
-    /// Sets how much the model reasons.
+    /// Sets the amount of reasoning.
     #[must_use]
     pub fn effort(mut self, effort: impl Into<Option<ReasoningEffort>>) -> Self {
         self.effort = effort.into();
         self
     }
 
-    /// Sets the tokens of reasoning after which its end is forced.
+    /// Sets the maximum tokens of reasoning.
     #[must_use]
     pub fn budget(mut self, tokens: impl Into<Option<usize>>) -> Self {
         self.budget = tokens.into();
@@ -188,7 +197,7 @@ impl ReasoningOptions {
         self
     }
 
-    /// Whether the model reasons, as far as the options say.
+    /// Whether the options turn reasoning on or off; `None` if they do neither.
     pub fn is_enabled(&self) -> Option<bool> {
         self.enabled.or((self.effort == Some(ReasoningEffort::None)).then_some(false))
     }

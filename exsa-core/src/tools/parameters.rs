@@ -1,4 +1,4 @@
-//! Parameters of tools in formats that write them one by one.
+//! Parameters of tools, for formats that write each parameter separately.
 
 use crate::chat::Json;
 use crate::constraint::{ConstraintError, reference};
@@ -7,12 +7,12 @@ use crate::constraint::{ConstraintError, reference};
 #[derive(Clone, Debug)]
 pub(super) struct Parameter<'a> {
     pub(super) name: &'a str,
-    /// Its schema, with the definitions of the whole one.
+    /// Its schema, with the definitions of the tool's schema.
     pub(super) schema: Json,
     pub(super) required: bool,
 }
 
-/// Keywords that restrict the parameters together; others are annotations, or refused everywhere.
+/// Keywords that restrict parameters jointly. Other keywords are annotations, or refused in any case.
 const UNSUPPORTED: [&str; 7] =
     ["allOf", "anyOf", "oneOf", "enum", "const", "patternProperties", "unevaluatedProperties"];
 
@@ -20,7 +20,7 @@ const UNSUPPORTED: [&str; 7] =
 ///
 /// # Errors
 ///
-/// The schema restricts them otherwise than one by one.
+/// The schema restricts parameters jointly.
 pub(super) fn of(schema: &Json) -> Result<Vec<Parameter<'_>>, ConstraintError> {
     let root = schema;
     let mut schema = schema;
@@ -71,7 +71,7 @@ fn invalid(path: &str, problem: &str) -> ConstraintError {
     ConstraintError::Invalid { grammar: "JSON schema", problem: format!("{path}: {problem}") }
 }
 
-/// Refuses references that would lead elsewhere in a part of the schema.
+/// Refuses references that would resolve differently in a part of the schema.
 fn check_references(schema: &Json, path: &str) -> Result<(), ConstraintError> {
     match schema {
         Json::Array(items) => items.iter().try_for_each(|item| check_references(item, path)),
@@ -79,7 +79,8 @@ fn check_references(schema: &Json, path: &str) -> Result<(), ConstraintError> {
             ("$ref", Json::String(reference))
                 if !reference.starts_with("#/$defs/") && !reference.starts_with("#/definitions/") =>
             {
-                let why = "parameters in this format of calls refer to '$defs' and 'definitions' only";
+                let why =
+                    "with this tool call format, parameters can only refer to '$defs' and 'definitions'";
                 Err(invalid(path, &format!("the reference '{reference}': {why}")))
             }
             ("const" | "enum" | "default" | "examples", _) => Ok(()),

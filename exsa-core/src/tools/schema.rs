@@ -1,11 +1,11 @@
-//! Names, parameters and schemas of tools in OpenAI's form.
+//! Names, parameters and schemas of tools in OpenAI's format.
 
 use crate::chat::Json;
 use crate::constraint::reference;
 
-/// References and alternatives inside each other that types are looked for in.
+/// Maximum nesting of references and alternatives that are searched for types.
 const DEPTH_MAX: usize = 4;
-/// Schemas that are looked at for the types of a parameter.
+/// Maximum schemas that are visited for the types of a parameter.
 const VISITS_MAX: usize = 2000;
 
 /// A tool of a request: `{"type": "function", "function": {"name": …, "parameters": {…}}}`, or the inner
@@ -41,7 +41,7 @@ impl Types {
     const ARRAY: Self = Self(32);
     const OBJECT: Self = Self(64);
 
-    /// The types of `schema`, a part of `root`; none where it does not tell.
+    /// The types of `schema`, a part of `root`; empty if unspecified.
     pub(crate) fn of(schema: &Json, root: &Json) -> Self {
         Self::within(schema, root, DEPTH_MAX, &mut { VISITS_MAX })
     }
@@ -154,7 +154,7 @@ impl ToolTypes {
         }
     }
 
-    /// Whether a name can be that of a tool: any, if the request lists none.
+    /// Whether a name can be that of a tool: any name, if the request lists no tools.
     pub(crate) fn knows(&self, name: &str) -> bool {
         self.tools.is_empty() || self.tools.iter().any(|(tool, _)| tool == name)
     }

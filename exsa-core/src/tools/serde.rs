@@ -1,4 +1,4 @@
-//! JSON of `tool_choice`, in the shapes of OpenAI's API.
+//! JSON of `tool_choice`, in the formats of OpenAI's API.
 
 /// `"none"`, `"auto"`, `"required"`, or `{"type": "function", "function": {"name": …}}`.
 pub(crate) mod choice {
@@ -10,13 +10,13 @@ pub(crate) mod choice {
     #[serde(untagged, expecting = "tool_choice is none, auto, required or the name of a function")]
     enum Choice {
         Mode(String),
-        /// The form of chat completions.
+        /// The form of the Chat Completions API.
         Function {
             #[serde(rename = "type", default = "function")]
             kind: String,
             function: Name,
         },
-        /// The form of responses.
+        /// The form of the Responses API.
         Named {
             #[serde(rename = "type", default = "function")]
             kind: String,

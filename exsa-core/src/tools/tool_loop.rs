@@ -8,15 +8,15 @@ use crate::request::{Prompt, Request};
 use crate::stream::{Completion, Event};
 use std::fmt;
 
-/// Takes the events of a loop.
+/// Receives the events of a loop.
 type Observer<'a> = Box<dyn FnMut(ToolEvent<'_>) + 'a>;
 
-/// Runs a request with the tools of a [`Toolbox`]: answers with calls are followed by the calls' results and
-/// the next answer.
+/// Runs a request with the tools of a [`Toolbox`]: after an answer with tool calls, it runs the calls and
+/// requests the next answer with their results.
 ///
-/// The calling thread waits for answers and runs the functions. An error of a function goes to the model as
-/// the call's result, so that it can correct itself. With [`ToolChoice::Required`] or [`ToolChoice::Named`],
-/// the first answer must call; later ones may.
+/// The calling thread waits for answers and runs the functions. An error of a function is passed to the model
+/// as the call's result, so that it can correct itself. With [`ToolChoice::Required`] or
+/// [`ToolChoice::Named`], only the first answer must call a tool.
 ///
 /// ```no_run
 /// # fn f(engine: &exsa_core::Engine) -> Result<(), Box<dyn std::error::Error>> {
@@ -50,7 +50,7 @@ pub struct ToolLoop<'a> {
 pub enum ToolEvent<'a> {
     /// An event of an answer's stream.
     Answer(&'a Event),
-    /// A call, and the result of the function.
+    /// A tool call and the result of the function.
     Called {
         /// The call.
         call: &'a ToolCall,
@@ -59,19 +59,19 @@ pub enum ToolEvent<'a> {
     },
 }
 
-/// The end of a [`ToolLoop`].
+/// The outcome of a [`ToolLoop`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ToolOutcome {
-    /// The last answer, which calls no tool.
+    /// The last answer, which has no tool calls.
     pub answer: Completion,
-    /// The conversation, with all answers and results.
+    /// The conversation, including all answers and results.
     pub messages: Vec<Message>,
-    /// Answers that called tools.
+    /// Number of answers that called tools.
     pub rounds: usize,
 }
 
-/// Why a [`ToolLoop`] has no outcome.
+/// Error of a [`ToolLoop`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ToolLoopError {
@@ -81,11 +81,11 @@ pub enum ToolLoopError {
     /// A request failed.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// The request's prompt is no conversation.
-    #[error("tools need a conversation, but the prompt is a text or token ids")]
+    /// The request's prompt is not a conversation.
+    #[error("tools require a conversation, but the prompt is a text or token ids")]
     NoConversation,
-    /// The model still calls tools.
-    #[error("the model calls tools after {rounds} rounds, the limit")]
+    /// The model still calls tools after the maximum number of rounds.
+    #[error("the model still calls tools after {rounds} rounds, which is the limit")]
     Rounds {
         /// The limit.
         rounds: usize,
@@ -95,24 +95,24 @@ pub enum ToolLoopError {
 }
 
 impl<'a> ToolLoop<'a> {
-    /// A loop over any generator, with 8 rounds at most.
+    /// A loop over any generator, with at most 8 rounds.
     pub fn new(generator: &'a dyn Generator, tools: &'a Toolbox) -> Self {
         Self { generator, tools, rounds_max: 8, observer: None }
     }
 
-    /// Sets the number of answers that may call tools.
+    /// Sets the maximum number of answers that call tools.
     pub fn rounds_max(mut self, rounds: usize) -> Self {
         self.rounds_max = rounds;
         self
     }
 
-    /// Sets a function that sees what happens, as it happens.
+    /// Sets a function that observes the events of the loop as they occur.
     pub fn on_event(mut self, observer: impl FnMut(ToolEvent<'_>) + 'a) -> Self {
         self.observer = Some(Box::new(observer));
         self
     }
 
-    /// Runs the request to an answer without calls. Its `n` should be 1: other answers are ignored.
+    /// Runs the request until an answer has no tool calls. Its `n` should be 1: further answers are ignored.
     ///
     /// # Errors
     ///

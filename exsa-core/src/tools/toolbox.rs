@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use std::fmt;
 use std::sync::Arc;
 
-/// Tools that are Rust functions, with the definitions that a request shows to the model.
+/// Rust functions as tools, with the definitions that a request passes to the model.
 ///
 /// ```
 /// use exsa_core::chat::ToolCall;
@@ -31,7 +31,7 @@ pub struct Toolbox {
     functions: Vec<Function>,
 }
 
-/// A function from the JSON text of its arguments to its result, or to what is wrong.
+/// A function from the JSON text of the arguments to the result or an error.
 type Body = dyn Fn(&str) -> Result<String, Failure> + Send + Sync;
 
 #[derive(Clone)]
@@ -46,7 +46,7 @@ enum Failure {
     Failed(String),
 }
 
-/// Why a call gives no result. Its text is the result that the model gets.
+/// Error of a tool call. Its message is passed to the model as the result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ToolError {
@@ -58,12 +58,12 @@ pub enum ToolError {
         /// Names of the tools, separated by commas.
         known: String,
     },
-    /// The arguments are not those of the tool.
+    /// The arguments are invalid for the tool.
     #[error("arguments of {tool}: {problem}")]
     Arguments {
         /// The tool.
         tool: String,
-        /// The problem, and its place.
+        /// The problem and its position.
         problem: String,
     },
     /// The function returned an error.
@@ -77,13 +77,13 @@ pub enum ToolError {
 }
 
 impl Toolbox {
-    /// No tools.
+    /// A toolbox without tools.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a function. The schema of its arguments, with documentation comments as descriptions, is that of
-    /// `A`. A function of the same name is replaced.
+    /// Adds a function whose arguments have the JSON schema of `A`, with documentation comments as
+    /// descriptions. Replaces a function of the same name.
     #[must_use]
     pub fn function<A, R, E>(
         self,
@@ -104,7 +104,7 @@ impl Toolbox {
         self.add(name.into(), description.into(), schema_of::<A>(), Arc::new(body))
     }
 
-    /// Adds a function that takes any JSON object; `parameters` is the JSON schema shown to the model.
+    /// Adds a function that accepts any JSON object; `parameters` is the JSON schema passed to the model.
     #[must_use]
     pub fn json_function<R, E>(
         self,
@@ -139,7 +139,7 @@ impl Toolbox {
         self
     }
 
-    /// The definitions, in OpenAI's form: for [`ChatOptions::tools`](crate::chat::ChatOptions::tools).
+    /// The definitions in OpenAI's format, for [`ChatOptions::tools`](crate::chat::ChatOptions::tools).
     pub fn definitions(&self) -> Vec<Json> {
         self.functions.iter().map(|function| function.definition.clone()).collect()
     }
@@ -148,7 +148,7 @@ impl Toolbox {
     ///
     /// # Errors
     ///
-    /// There is no such tool, the arguments are not its own, or it fails.
+    /// There is no such tool, the arguments are invalid, or the function returned an error.
     pub fn call(&self, call: &ToolCall) -> Result<String, ToolError> {
         let tool = || call.name.clone();
         let Some(function) = self.functions.iter().find(|function| function.name == call.name) else {

@@ -8,22 +8,22 @@ use ::serde::de::DeserializeOwned;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 
-/// The text of an answer is no value of the type.
+/// The text of an answer is not a value of the type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the answer is no {type_name}: {problem}")]
+#[error("the answer is not a valid {type_name}: {problem}")]
 pub struct AnswerError {
     /// Name of the Rust type.
     pub type_name: &'static str,
-    /// The problem, and its place.
+    /// The problem and its position.
     pub problem: String,
 }
 
 impl Completion {
-    /// The text of the answer, read as JSON.
+    /// Parses the text of the answer as JSON.
     ///
     /// # Errors
     ///
-    /// The text is no JSON value of the type: it is no JSON, was cut off, or has other fields.
+    /// The text is not a JSON value of the type: it is not valid JSON, was cut off, or has other fields.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, AnswerError> {
         serde_json::from_str(self.text.trim()).map_err(|error| AnswerError {
             type_name: std::any::type_name::<T>(),
@@ -33,8 +33,8 @@ impl Completion {
 }
 
 impl Request {
-    /// Constrains the answer to the JSON schema of `T`: [`Completion::parse`] reads it. It needs the feature
-    /// `constraints`.
+    /// Constrains the answer to the JSON schema of `T`, to be parsed by [`Completion::parse`]. Submitting the
+    /// request needs the feature `constraints`.
     ///
     /// ```
     /// use exsa_core::Request;
@@ -54,7 +54,7 @@ impl Request {
     }
 }
 
-/// The JSON schema of a type, without what is no standard.
+/// The JSON schema of a type, without non-standard keywords.
 pub(super) fn schema_of<T: JsonSchema>() -> Json {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.meta_schema = None);
     let schema = settings.into_generator().into_root_schema_for::<T>();
@@ -64,7 +64,7 @@ pub(super) fn schema_of<T: JsonSchema>() -> Json {
     schema
 }
 
-/// Removes the formats of Rust's numbers, and the title of the whole.
+/// Removes the formats of Rust's numbers, and the title of the root schema.
 fn clean(schema: &mut Json, root: bool) {
     match schema {
         Json::Object(fields) => {

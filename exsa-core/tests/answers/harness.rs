@@ -1,4 +1,4 @@
-//! An engine on a clock that the test holds, and the answers as its events gave them.
+//! An engine on a manual clock, and the answers assembled from its events.
 
 use exsa_core::backend::SessionOptions;
 use exsa_core::clock::ManualClock;
@@ -19,7 +19,7 @@ pub struct Engine {
     pub clock: ManualClock,
 }
 
-/// One answer, as its events gave it.
+/// One answer, assembled from its events.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Answer {
     pub tokens: Vec<Token>,
@@ -30,7 +30,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Tokens generated, the token that ended the answer included, which is not sent.
+    /// Number of generated tokens, including the token that ended the answer, which is not sent.
     pub fn len(&self) -> usize {
         let ended = matches!(self.reason, Some(FinishReason::StopToken(_) | FinishReason::EndOfGeneration));
         self.tokens.len() + usize::from(ended)
@@ -52,7 +52,7 @@ impl Got {
         &mut self.answers[index]
     }
 
-    /// Takes in an event, and checks that it may come here.
+    /// Processes an event, and checks that it is valid at this point.
     pub fn push(&mut self, event: Event) {
         assert!(self.finished.is_none(), "an event after the last");
         match event {
@@ -112,7 +112,7 @@ impl Engine {
         more
     }
 
-    /// Runs all requests at once to their ends.
+    /// Runs all requests concurrently to their ends.
     pub fn run_all(&mut self, requests: Vec<Request>) -> Vec<Got> {
         let mut streams: Vec<_> =
             requests.into_iter().map(|request| self.engine.submit(request).unwrap()).collect();
@@ -140,7 +140,7 @@ pub fn prompt(len: usize) -> Vec<TokenId> {
     (0..len).map(|i| 32 + (i * i * 7 + i * 3) as TokenId % 90).collect()
 }
 
-/// A request that draws, of which every mistake in the history shows in all that follows.
+/// A request with random sampling, in which every error in the history changes all later tokens.
 pub fn drawn(len: usize) -> Request {
     let sampling = SamplingParams::default().temperature(1.1).seed(7).repetition_penalty(1.2);
     Request::tokens(prompt(len)).sampling(sampling).ignore_eos(true).max_tokens(20)

@@ -120,13 +120,13 @@ fn numbers_out_of_range_are_refused_with_the_range() {
     let engine = Engine::new(&model(), options()).engine;
     let refused = |request: Request| engine.submit(request).err().map(|error| error.to_string());
     for (request, words) in [
-        (drawn(3).n(0), "n: 0 answers, but 1 to 128 are possible"),
+        (drawn(3).n(0), "n: 0 answers, but 1 to 128 are allowed"),
         (drawn(3).n(ANSWERS_MAX + 1), "n: 129 answers, but 1 to 128"),
         (drawn(3).n(usize::MAX), "but 1 to 128"),
-        (drawn(3).n(3).best_of(2), "best_of: 2, but 3 (the value of n) to 128 are possible"),
+        (drawn(3).n(3).best_of(2), "best_of: 2, but 3 (the value of n) to 128 are allowed"),
         (drawn(3).best_of(0), "best_of: 0, but 1"),
         (drawn(3).best_of(usize::MAX), "but 1 (the value of n) to 128"),
-        (drawn(3).prompt_logprobs(21), "prompt_logprobs: 21, but 0 to 20 are possible"),
+        (drawn(3).prompt_logprobs(21), "prompt_logprobs: 21, but 0 to 20 are allowed"),
         (drawn(3).n(2).resume(Resume::new([1])), "n: 2 answers, but a resumed request"),
         (drawn(3).best_of(2).resume(Resume::new([])), "best_of: 2 answers, but a resumed request"),
     ] {

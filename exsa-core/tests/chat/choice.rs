@@ -1,4 +1,4 @@
-//! The choice of a template: named ones of the model, built-in ones, and those of the host.
+//! Selection of a template: named templates of the model, built-in ones, and those of the host.
 
 use super::bytes::{Bytes, CHATML};
 use exsa_core::chat::{

@@ -47,10 +47,10 @@ fn what_cannot_be_continued_is_an_error() {
     let first = "{{ messages[0].content }}";
     assert_eq!(problem(continued(first, Message::assistant("a"))), "the template leaves it out");
     let upper = "{{ messages[-1].content | upper }}";
-    assert_eq!(problem(continued(upper, Message::assistant("a"))), "the template changes its text");
+    assert_eq!(problem(continued(upper, Message::assistant("a"))), "the template modifies its text");
     let options = ChatOptions::default().continue_final_message(true);
     let empty = parse(TRIMMED).unwrap().render(&[], &options).map(|rendered| rendered.text);
-    assert_eq!(problem(empty), "there is no message");
+    assert_eq!(problem(empty), "there are no messages");
     let picture = Message::assistant("").part(ContentPart::Image(Media::uri("x")));
     assert!(matches!(continued(TRIMMED, picture), Err(ChatTemplateError::Media { .. })));
 }

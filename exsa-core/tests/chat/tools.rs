@@ -1,4 +1,4 @@
-//! Tools: features of templates, and what becomes of tools where a template has no place for them.
+//! Tools: features of templates, and the fallback for templates that do not support tools.
 
 use super::bytes::parse;
 use exsa_core::chat::{ArgumentsForm, ChatOptions, ChatTemplateError, Json, Message, ToolCall, ToolFallback};
@@ -112,7 +112,7 @@ fn tools_without_a_place_are_refused_or_left_out_on_request() {
     };
     let user = [Message::user("Hi")];
     let refused = render(ToolFallback::Refuse, &user, &options).unwrap_err();
-    assert_eq!(refused, ChatTemplateError::Tools { lacking: "definitions of tools" });
+    assert_eq!(refused, ChatTemplateError::Tools { lacking: "tool definitions" });
     assert_eq!(render(ToolFallback::Omit, &user, &options).unwrap(), "[user]Hi");
     let call = [Message::assistant("").tool_call(ToolCall::new("f", "{}"))];
     let refused = render(ToolFallback::Refuse, &call, &ChatOptions::default()).unwrap_err();
@@ -121,6 +121,6 @@ fn tools_without_a_place_are_refused_or_left_out_on_request() {
     let refuse = ChatOptions::default().tool_fallback(ToolFallback::Refuse);
     assert_eq!(
         strict.render(&[Message::tool("1", "x")], &refuse).unwrap_err(),
-        ChatTemplateError::Tools { lacking: "results of tools" }
+        ChatTemplateError::Tools { lacking: "tool results" }
     );
 }

@@ -1,5 +1,5 @@
-//! User-defined tokens, which are text: marks of reasoning and tool calls in it are those of the template,
-//! the host and the model, never of a user.
+//! User-defined tokens, which are text: marks of reasoning and tool calls can only come from the template,
+//! the host and the model, never from a user.
 
 use exsa_core::chat::{ChatOptions, ChatTemplate, Message, ToolCall};
 use exsa_core::tokenizer::{TokenType, Tokenizer, TokenizerModel, Vocabulary};

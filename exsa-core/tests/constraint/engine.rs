@@ -1,4 +1,4 @@
-//! Answers under constraints: the same however they come about.
+//! Answers under constraints, which do not depend on preemption, resumption or drafts.
 
 use exsa_core::clock::ManualClock;
 use exsa_core::constraint::{Constraint, ConstraintError, Trigger};
@@ -64,7 +64,7 @@ fn engine(model: ScriptedModel) -> EngineLoop {
 
 #[derive(Clone, Debug, PartialEq)]
 struct Answer {
-    /// The tokens, with the one that ended the answer.
+    /// The tokens, including the one that ended the answer.
     ids: Vec<TokenId>,
     text: String,
     reason: FinishReason,

@@ -108,5 +108,5 @@ fn all_tokens_but_one() {
         crate::is_allowed(&mut state, u32::from(b'b')) && !crate::is_allowed(&mut state, u32::from(b'x'))
     );
     let error = compiler.compile(&Constraint::gbnf("root ::= !\"x\"")).unwrap_err().to_string();
-    assert_eq!(error, "GBNF grammar: line 1: a token is expected behind '!'");
+    assert_eq!(error, "GBNF grammar: line 1: a token is expected after '!'");
 }

@@ -5,7 +5,7 @@ use exsa_core::chat::Json;
 use exsa_core::constraint::{Constraint, ConstraintError};
 use std::time::{Duration, Instant};
 
-/// Compiles, or returns the error; not in a time that would stop a server.
+/// Compiles, or returns the error, within a time that would not block a server.
 fn compile(constraint: &Constraint) -> Result<(), ConstraintError> {
     let begun = Instant::now();
     let result = bytes().compile(constraint).map(|_| ());
@@ -111,8 +111,8 @@ fn sizes() {
     assert!(is_limit(&Constraint::json_schema(patterns)));
 }
 
-/// Options inside a schema of a grammar would let parts of the schema be ignored; an escape in their name
-/// must not hide them.
+/// Options inside a schema of a grammar could disable parts of the schema; escapes in their name must not
+/// hide them.
 #[test]
 fn options_in_a_grammar_are_refused_in_any_spelling() {
     for name in ["x-guidance", r"x\u002dguidance", r"\u0078-guid\u0061nce"] {

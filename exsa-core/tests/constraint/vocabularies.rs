@@ -1,5 +1,4 @@
-//! Constraints on real vocabularies: masks lead to valid texts only, and forced text has the tokens that the
-//! tokenizer gives it.
+//! Constraints on real vocabularies: masks only allow valid texts, and forced text has canonical tokens.
 
 use exsa_core::TokenId;
 use exsa_core::constraint::{Allowed, Compiled, Compiler, Constraint};

@@ -1,4 +1,4 @@
-//! Proposers for tests that know the answers and draft them, or something else. They check their side of the
+//! Proposers for tests, which know the answers and draft them or other tokens. They check the proposer's
 //! contract.
 #![allow(dead_code)]
 
@@ -61,7 +61,7 @@ impl Answers {
     }
 }
 
-/// Drafts by the answers that it knows.
+/// Drafts from the answers that it knows.
 #[derive(Debug)]
 pub struct Oracle {
     kind: Kind,
@@ -115,7 +115,7 @@ impl Proposer for Oracle {
             drafts.extend(draft);
         }
         if drafts.len() == max && self.below(8) == 0 {
-            // More than was asked for.
+            // More than requested.
             drafts.extend([1, 2, 3]);
         }
     }

@@ -1,4 +1,4 @@
-//! Answers of a scripted model by the plainest code: a whole search after every token, no cache, no
+//! Answers of a scripted model by the simplest possible code: a full search after every token, no cache, no
 //! scheduler.
 #![allow(dead_code)]
 
@@ -16,19 +16,19 @@ pub struct Reference<'a> {
     pub window: usize,
     /// Tokens to keep when the context is full; `None` ends the answer then.
     pub keep: Option<usize>,
-    /// Banned strings of ASCII, which count with their case.
+    /// Banned ASCII strings, case-sensitive.
     pub banned: &'a [String],
 }
 
 /// An answer, and the numbers of its usage.
 #[derive(Debug, Default, PartialEq)]
 pub struct Expected {
-    /// The tokens, with the one that ended the answer.
+    /// The tokens, including the one that ended the answer.
     pub tokens: Vec<TokenId>,
     pub reason: Option<FinishReason>,
     /// Tokens dropped by context shifts.
     pub shifted: usize,
-    /// Tokens taken back.
+    /// Rewound tokens.
     pub rewound: usize,
 }
 

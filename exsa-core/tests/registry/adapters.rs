@@ -1,5 +1,5 @@
-//! Adapters in the memory budget: they evict idle models as a load does, wait for memory, and are refused
-//! with the figures.
+//! Adapters in the memory budget: like loads, they evict idle models, wait for memory, and are refused with
+//! figures.
 
 use super::sim::{Sim, seconds};
 use exsa_core::adapter::AdapterError;

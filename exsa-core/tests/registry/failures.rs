@@ -1,4 +1,4 @@
-//! Failed loads, and engines that end by themselves.
+//! Failed loads, and engines that end on their own.
 
 use super::sim::{Job, Sim};
 use exsa_core::SubmitError;

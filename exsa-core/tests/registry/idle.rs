@@ -1,4 +1,4 @@
-//! Sleep, wake, and the idle time to live.
+//! Sleep, wake, and the idle timeout.
 
 use super::sim::{Sim, seconds};
 use exsa_core::SubmitError;

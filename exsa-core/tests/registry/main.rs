@@ -1,4 +1,4 @@
-//! The model registry: its lifecycle in scenarios with fake time, one a file, and its threads on scripted
+//! The model registry: scenarios of its lifecycle with fake time, one per file, and its threads on scripted
 //! models.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

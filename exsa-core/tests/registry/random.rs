@@ -22,7 +22,7 @@ enum Step {
     Pin(usize, bool),
     Bytes(usize, u64),
     Submit(Option<usize>),
-    /// Routes a request whose submission goes on until an `Accept`.
+    /// Routes a request whose submission lasts until an `Accept`.
     Route(usize),
     Accept(usize),
     End(usize),

@@ -1,4 +1,5 @@
-//! Reloads: the new instance first where the budget allows both, else the old one goes first.
+//! Reloads: the new instance is loaded first if the budget allows both, otherwise the old one is unloaded
+//! first.
 
 use super::sim::{Job, Sim, seconds};
 use exsa_core::SubmitError;

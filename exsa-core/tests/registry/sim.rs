@@ -1,5 +1,5 @@
 //! Drives a [`Lifecycle`] with fake time, jobs that end when the test says so, and requests without an
-//! engine. Its own books of instances and their memory check the budget independently.
+//! engine. It tracks instances and their memory itself, to check the budget independently.
 
 use exsa_core::adapter::AdapterError;
 use exsa_core::backend::MemoryEstimate;
@@ -172,7 +172,7 @@ impl Sim {
         }
     }
 
-    /// Asks for the memory of a committed adapter. Returns whether it is granted.
+    /// Requests the memory of a committed adapter. Returns whether it is granted.
     pub fn hold_adapter(&mut self, id: InstanceId, bytes: u64) -> Result<bool, AdapterError> {
         let held = self.call(|lifecycle, _| lifecycle.hold_adapter(id, bytes))?;
         self.known(id).adapters += if held { bytes } else { 0 };
@@ -180,7 +180,7 @@ impl Sim {
         Ok(held)
     }
 
-    /// Gives the memory of an adapter back.
+    /// Returns the memory of an adapter.
     pub fn release_adapter(&mut self, id: InstanceId, bytes: u64) {
         self.known(id).adapters -= bytes;
         self.call(|lifecycle, now| lifecycle.release_adapter(id, bytes, now));

@@ -349,7 +349,7 @@ fn a_handle_keeps_the_memory() {
     assert_eq!(parts.in_memory.load(Ordering::SeqCst), 0);
 }
 
-/// The preparation runs before the model takes requests, and its failure is that of the load.
+/// The `prepare` callback runs before the model accepts requests, and its failure fails the load.
 #[test]
 fn engines_are_prepared_before_they_are_ready() {
     let parts = backend(1, Duration::ZERO);
@@ -399,7 +399,7 @@ fn a_graceful_shutdown_answers_what_was_accepted() {
     assert!(matches!(registry.unload("a", None).wait(), Err(RegistryError::ShuttingDown)));
 }
 
-/// A paced load rests while another model is busy, and only then.
+/// A paced load pauses only while another model is busy.
 #[test]
 fn paced_loads_rest_while_others_are_busy() {
     let (parts, served) = (backend(10, Duration::from_millis(4)), backend(1, Duration::ZERO));

@@ -1,4 +1,5 @@
-//! The scheduler alone, without engine and session: requests are lengths, and time goes on with each step.
+//! The scheduler alone, without engine and session: requests are just lengths, and time advances with each
+//! step.
 
 use exsa_core::backend::Capabilities;
 use exsa_core::priority::{Priority, UserId};
@@ -40,12 +41,12 @@ pub fn capabilities(kv_tokens: usize, block_tokens: usize, sequences_max: usize)
         .save(true)
 }
 
-/// A request that is here.
+/// A submitted request.
 pub struct Live {
     pub user: UserId,
     pub priority: Priority,
     prompt: usize,
-    /// Tokens of its answer still to come.
+    /// Remaining tokens of its answer.
     left: usize,
     pub running: bool,
     pub preemptions: u32,
@@ -58,7 +59,7 @@ pub struct Bare {
     per_pass: Duration,
     per_token: Duration,
     pub live: HashMap<RequestId, Live>,
-    /// Service that users got, as it is charged to them.
+    /// Service charged to the users.
     pub served: HashMap<UserId, f64>,
     pub finished: Vec<(RequestId, Priority, Duration)>,
     next: u64,
@@ -88,7 +89,7 @@ impl Bare {
         }
     }
 
-    /// A request of `prompt` tokens that nobody shares, and `answer` tokens.
+    /// A request with a prompt of `prompt` unshared tokens and an answer of `answer` tokens.
     pub fn submit(&mut self, user: u64, priority: Priority, prompt: usize, answer: usize) -> RequestId {
         let id = self.next;
         let tokens: Vec<u32> = (0..prompt as u32).map(|i| if i == 0 { id as u32 } else { i }).collect();
@@ -162,7 +163,7 @@ impl Bare {
     }
 }
 
-/// Jain's index of fairness: 1 where all have the same, 1/n where one has everything.
+/// Jain's fairness index: 1 if all have the same share, 1/n if one has everything.
 pub fn jain(values: &[f64]) -> f64 {
     let (sum, squares): (f64, f64) = (values.iter().sum(), values.iter().map(|x| x * x).sum());
     sum * sum / (values.len() as f64 * squares)

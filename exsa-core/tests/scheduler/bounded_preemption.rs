@@ -1,4 +1,4 @@
-//! Nobody gives way more often than the limit, whoever is more urgent and however short the KV is.
+//! No request is preempted more often than the limit, whatever the priorities and however scarce the KV.
 
 use super::bare::{Bare, Random, capabilities};
 use exsa_core::schedule::SchedulerOptions;

@@ -1,4 +1,4 @@
-//! Limits of time that pass while a prompt of 2,000 tokens is computed in one pass of 5 ms and 1 ms a token.
+//! Time limits that expire during the prefill of 2,000 tokens in one pass of 5 ms plus 1 ms per token.
 
 use super::driver::{Answer, Driver, costly, greedy, tokens};
 use exsa_core::backend::SessionOptions;
@@ -25,7 +25,7 @@ fn long(seed: u64) -> Request {
     greedy(tokens(seed, PROMPT), 3)
 }
 
-/// Answers `requests` together; gives their answers and the time at which the last of them ended.
+/// Runs `requests` concurrently; returns their answers and the time at which the last of them ended.
 fn run(requests: impl IntoIterator<Item = Request>) -> (Vec<Answer>, Duration, Driver) {
     let mut driver = driver();
     for request in requests {

@@ -1,4 +1,4 @@
-//! Drives an engine with a clock that the test holds.
+//! Drives an engine with a manual clock.
 
 use exsa_core::clock::ManualClock;
 use exsa_core::finish::Usage;
@@ -28,7 +28,7 @@ pub struct Answer {
     pub usage: Usage,
 }
 
-/// A model whose passes take 5 ms and 1 ms for each token.
+/// A model whose passes take 5 ms plus 1 ms per token.
 pub fn costly(model: ScriptedModel, clock: &ManualClock) -> ScriptedModel {
     model.cost(clock.clone(), Duration::from_millis(5), Duration::from_millis(1))
 }
@@ -48,7 +48,7 @@ impl Driver {
         self.answers.len() - 1
     }
 
-    /// One step; everyone reads, and what must hold is checked.
+    /// One step; all streams are read, and invariants are checked.
     pub fn step(&mut self) -> bool {
         let runs = self.engine.step();
         self.engine.scheduler().check().unwrap();

@@ -1,5 +1,5 @@
-//! Eight users, four of whom send prompts of 4,000 tokens and four of 200, all as fast as the queue takes
-//! them.
+//! Eight users, four with prompts of 4,000 tokens and four with 200, all at the rate at which the queue
+//! accepts them.
 
 use super::bare::{Bare, capabilities, jain};
 use exsa_core::priority::UserId;

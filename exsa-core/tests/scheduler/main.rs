@@ -1,5 +1,5 @@
-//! The scheduler in scenarios, one a file, on the scripted backend with fake time. Their figures are printed:
-//! `cargo nextest run -p exsa-core --test scheduler --no-capture`.
+//! Scenarios of the scheduler, one per file, on the scripted backend with fake time. Their figures are
+//! printed by: `cargo nextest run -p exsa-core --test scheduler --no-capture`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bare;

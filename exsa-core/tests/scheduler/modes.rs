@@ -7,7 +7,8 @@ use exsa_core::stats::EngineStats;
 use exsa_core::{EngineOptions, Mode};
 use std::time::Duration;
 
-/// Streams that come without end: a prompt of 300 tokens and an answer of 100, a new one when one has ended.
+/// An endless sequence of streams with prompts of 300 and answers of 100 tokens: a new one starts when one
+/// has ended.
 fn load(driver: &mut Driver, seconds: u64) -> (EngineStats, u64) {
     let until = exsa_core::clock::Clock::now(&driver.clock) + Duration::from_secs(seconds);
     let before = driver.stats().tokens_generated;

@@ -1,4 +1,4 @@
-//! Streams that gave way go on with the tokens that they would have had.
+//! Preempted streams continue with the same tokens as without preemption.
 
 use super::driver::{Driver, costly, greedy, tokens};
 use exsa_core::backend::SessionOptions;

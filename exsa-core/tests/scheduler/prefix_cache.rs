@@ -1,4 +1,4 @@
-//! Cached prefixes are not computed again, reports of them are true, and answers are as without them.
+//! Cached prefixes are not recomputed, are reported correctly, and do not change answers.
 
 use super::bare::capabilities;
 use super::driver::{Driver, greedy, tokens};
@@ -89,7 +89,7 @@ fn salts_keep_prompts_apart() {
     assert_eq!([run(None), run(Some("a")), run(Some("b"))], [96, 96, 96]);
 }
 
-/// A KV cache of 40 blocks, and prompts of 12: what was used last stays.
+/// A KV cache of 40 blocks, and prompts of 12 blocks: the most recently used prefixes are kept.
 #[test]
 fn the_least_recently_used_goes_first() {
     let mut driver = cached(ScriptedModel::ngram(1).kv(640, 16));
@@ -165,7 +165,8 @@ fn a_session_without_sequences_to_spare_still_caches() {
     }
 }
 
-/// Usage, counters and what the session really computed agree over many requests of shared beginnings.
+/// Usage, counters and the tokens actually computed by the session agree over many requests with common
+/// prefixes.
 #[test]
 fn cached_tokens_are_those_that_were_not_computed() {
     let mut driver = cached(ScriptedModel::ngram(3).kv(1 << 15, 16));

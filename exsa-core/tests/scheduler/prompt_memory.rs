@@ -1,4 +1,4 @@
-//! The prompt store in memory: finds the longest common prefix, and holds no more bytes than it may.
+//! The prompt store in memory: finds the longest common prefix, and stays within its limit of bytes.
 
 use exsa_core::TokenId;
 use exsa_core::backend::Fingerprint;

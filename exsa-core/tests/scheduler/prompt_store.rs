@@ -1,5 +1,5 @@
-//! The prompt store: prompts that were answered before a restart are not computed again, and a store that is
-//! slow or wrong costs time at most.
+//! The prompt store: prompts that were answered before a restart are not recomputed, and a slow or faulty
+//! store costs at most time.
 
 use super::driver::{Driver, costly, greedy, tokens};
 use super::stores::{Kind, MemoryStore};

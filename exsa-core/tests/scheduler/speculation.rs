@@ -1,5 +1,4 @@
-//! Drafts: what they may take, what becomes of them, and that a rule that accepts one too many does not go
-//! unnoticed.
+//! Drafts: their limits and outcomes, and a check that accepting one draft too many is detected.
 
 use super::bare::capabilities;
 use exsa_core::backend::{Capabilities, Model, SessionOptions};
@@ -14,7 +13,7 @@ use exsa_core::{Mode, RequestId, TokenId};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Drafts one token over and over.
+/// Drafts the same token repeatedly.
 #[derive(Debug)]
 struct Repeat(TokenId);
 
@@ -192,7 +191,7 @@ fn users_pay_for_tokens_and_not_for_drafts() {
     assert_eq!(charged, [(3, 0), (0, 1), (0, 3)]);
 }
 
-/// Drafts the tokens of an answer, each fourth of them wrong.
+/// Drafts the tokens of an answer, every fourth of them wrong.
 #[derive(Debug)]
 struct Nearly(Vec<TokenId>);
 

@@ -1,4 +1,4 @@
-//! A batch request gets through a stream of interactive ones that never ends and that alone would fill the
+//! A batch request is served despite an endless stream of interactive requests that alone would fill the
 //! engine.
 
 use super::bare::{Bare, capabilities};

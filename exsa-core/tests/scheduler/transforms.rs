@@ -1,4 +1,4 @@
-//! A host's transforms with state: one for each answer, told of each token once, whatever preemption does.
+//! Stateful host transforms: one per answer, informed of each token exactly once, despite preemption.
 
 use super::driver::{Driver, costly, tokens};
 use exsa_core::clock::ManualClock;
@@ -10,7 +10,7 @@ use exsa_core::scripted::{ByteTokenizer, ScriptedModel};
 use exsa_core::{EngineOptions, Mode, Request, SubmitError, TokenId};
 use std::sync::Arc;
 
-/// Forbids each generated token from then on. The prompt's tokens are allowed.
+/// Bans each generated token from then on. Tokens of the prompt are allowed.
 #[derive(Debug, Default)]
 struct Once(Vec<TokenId>);
 

@@ -1,5 +1,4 @@
-//! Two users who both have requests waiting get the same service, up to a constant: theorem 4.4 of Sheng et
-//! al., OSDI 2024.
+//! Two backlogged users receive the same service, up to a constant: theorem 4.4 of Sheng et al., OSDI 2024.
 //!
 //! The bound is twice the larger of the longest prompt's cost and the cost of as many generated tokens as the
 //! KV cache holds, and twice the quantum where cached prefixes may go first within one.

@@ -1,4 +1,4 @@
-//! Prompt stores in memory for tests: sound ones, and those that are slow, fail, or return something else.
+//! In-memory prompt stores for tests: correct ones, and ones that are slow, fail, or return wrong records.
 #![allow(dead_code)]
 
 use exsa_core::clock::{Clock, ManualClock};
@@ -11,7 +11,7 @@ use std::time::Duration;
 pub enum Kind {
     /// Reads end at once.
     Fast,
-    /// Reads end after a while, in the order of another store's choice.
+    /// Reads complete after a delay, in a different order.
     Slow,
     /// Reads fail.
     Failing,
@@ -25,7 +25,7 @@ pub enum Kind {
     Confused,
     /// Returns damaged or cut records.
     Damaged,
-    /// Takes records now and then.
+    /// Accepts records only sometimes.
     Full,
 }
 
@@ -63,7 +63,7 @@ impl MemoryStore {
         Self { kind, clock: clock.clone(), state: Arc::default() }
     }
 
-    /// The same entries, with another behaviour.
+    /// The same entries with a different behaviour.
     pub fn behaving(&self, kind: Kind) -> Self {
         Self { kind, ..self.clone() }
     }

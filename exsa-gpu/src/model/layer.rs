@@ -5,7 +5,8 @@ use crate::device::Device;
 use exsa_core::error::LoadError;
 use exsa_models::architecture::Activation;
 use exsa_models::tensors::{
-    AttentionTensors, GateUpTensors, HeadNormTensors, InputTensors, LayerTensors, MlpTensors, QkvTensors,
+    AttentionTensors, FeedForwardTensors, GateUpTensors, HeadNormTensors, InputTensors, LayerTensors,
+    MixerTensors, MlpTensors, QkvTensors,
 };
 use exsa_models::{Heads, LayerRope};
 
@@ -90,8 +91,8 @@ impl<D: Device> Layer<D> {
             })
         };
         let (attention_input, mlp_input) = (input(layer.attention_input)?, input(layer.mlp_input)?);
-        let attention = Attention::load(layer.attention, loader)?;
-        let mlp = Mlp::load(layer.mlp, loader)?;
+        let attention = Attention::load(attention_of(&layer)?, loader)?;
+        let mlp = Mlp::load(mlp_of(&layer)?, loader)?;
         let mut norm = |weight: Option<_>| weight.map(|weight| loader.vector(weight)).transpose();
         let (post_attention_norm, post_mlp_norm) =
             (norm(layer.post_attention_norm)?, norm(layer.post_mlp_norm)?);
@@ -104,8 +105,42 @@ impl<D: Device> Layer<D> {
     }
 }
 
+/// Refuses layers that the kernels cannot run.
+pub(crate) fn check(layer: &LayerTensors<'_>) -> Result<(), LoadError> {
+    attention_of(layer).and_then(|_| mlp_of(layer)).map(|_| ())
+}
+
+/// The attention of a layer, if the kernels can run it.
+fn attention_of<'a, 'g>(layer: &'a LayerTensors<'g>) -> Result<&'a AttentionTensors<'g>, LoadError> {
+    let refused = |what: &str| LoadError::Unsupported {
+        what: format!("{what} on a GPU"),
+        supported: "layers with attention, without gates and sinks".to_owned(),
+    };
+    match &layer.mixer {
+        MixerTensors::Attention(attention) if attention.gated => Err(refused("gated attention")),
+        MixerTensors::Attention(attention) if attention.sinks.is_some() => Err(refused("attention sinks")),
+        MixerTensors::Attention(attention) => Ok(attention),
+        _ => Err(refused("layers without attention")),
+    }
+}
+
+/// The MLP of a layer, if the kernels can run it.
+fn mlp_of<'g>(layer: &LayerTensors<'g>) -> Result<MlpTensors<'g>, LoadError> {
+    let refused = |what: &str| LoadError::Unsupported {
+        what: format!("{what} on a GPU"),
+        supported: "dense layers with SiLU or GELU".to_owned(),
+    };
+    match &layer.mlp {
+        FeedForwardTensors::Dense(mlp) if mlp.activation == Activation::ClampedSwiglu => {
+            Err(refused("clamped SwiGLU"))
+        }
+        FeedForwardTensors::Dense(mlp) => Ok(*mlp),
+        FeedForwardTensors::Experts(_) => Err(refused("mixtures of experts")),
+    }
+}
+
 impl<D: Device> Attention<D> {
-    fn load(tensors: AttentionTensors<'_>, loader: &mut Loader<'_, '_, D>) -> Result<Self, LoadError> {
+    fn load(tensors: &AttentionTensors<'_>, loader: &mut Loader<'_, '_, D>) -> Result<Self, LoadError> {
         let input = match tensors.input {
             QkvTensors::Fused(projection) => Qkv::Fused(loader.linear(projection)?),
             QkvTensors::Split { query, key, value } => {
@@ -121,7 +156,8 @@ impl<D: Device> Attention<D> {
         };
         let (query_norm, key_norm) = (norm(tensors.query_norm)?, norm(tensors.key_norm)?);
         let output = loader.linear(tensors.output)?;
-        Ok(Self { input, query_norm, key_norm, output, heads: tensors.heads, rope: tensors.rope })
+        let (heads, rope) = (tensors.heads.clone(), tensors.rope);
+        Ok(Self { input, query_norm, key_norm, output, heads, rope })
     }
 }
 

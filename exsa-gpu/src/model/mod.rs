@@ -99,7 +99,7 @@ pub(crate) fn check(model: &ModelDescription<'_>) -> Result<(), LoadError> {
             supported: "multiples of 4 up to 256".to_owned(),
         });
     }
-    Ok(())
+    model.layers.iter().try_for_each(layer::check)
 }
 
 impl<D: Device> Model for GpuModel<D> {

@@ -291,8 +291,9 @@ impl<D: Device> Pass<'_, D> {
             }
         };
         let activation = match mlp.activation {
-            Activation::Silu => GATE_SILU,
             Activation::GeluTanh => GATE_GELU,
+            // The only other one that a model is loaded with.
+            _ => GATE_SILU,
         };
         let params = GateParams { cols: word(n_ff), activation, gated };
         let operands = [At(&scratch.hidden, 0), At(&scratch.active, 0)];

@@ -1,4 +1,4 @@
-//! Lock files, by which processes that fetch the same file wait for each other.
+//! Lock files, with which processes that download the same file wait for each other.
 
 use crate::cancel::Cancel;
 use crate::error::HubError;
@@ -6,28 +6,28 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 use std::time::Duration;
 
-/// Time between two attempts.
+/// Interval between two attempts.
 const WAIT: Duration = Duration::from_millis(100);
 
-/// A lock, which ends with this value or with the process.
+/// A lock, released when this value is dropped or the process ends.
 #[derive(Debug)]
 pub(crate) struct Lock(#[allow(dead_code, reason = "it is held, not read")] File);
 
 impl Lock {
-    /// Takes the lock, or `None` if another process has it.
+    /// Takes the lock; returns `None` if another process holds it.
     ///
     /// # Errors
     ///
     /// The file cannot be opened.
     pub(crate) fn try_take(path: &Path) -> Result<Option<Self>, HubError> {
-        // As huggingface_hub locks: an advisory lock on a file that stays.
+        // As in huggingface_hub: an advisory lock on a file that is kept.
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
         let file = file.map_err(HubError::io(path))?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Self(file))),
             Err(TryLockError::WouldBlock) => Ok(None),
-            // Without locks in the file system two processes may fetch a file twice; each renames a whole
-            // one.
+            // If the file system has no locks, two processes may download a file twice; each renames a
+            // complete file.
             Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => {
                 Ok(Some(Self(file)))
             }
@@ -35,7 +35,7 @@ impl Lock {
         }
     }
 
-    /// Takes the lock. Calls `waiting` each time that another process has it.
+    /// Takes the lock. Calls `waiting` on each attempt while another process holds it.
     ///
     /// # Errors
     ///

@@ -16,24 +16,24 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-/// Maximum entries of folders that are looked at in a repository.
+/// Maximum directory entries that are examined in a repository.
 const ENTRIES_MAX: usize = 100_000;
 /// Maximum depth of folders in a snapshot.
 const DEPTH_MAX: usize = 8;
 
-/// A model of the cache.
+/// A model in the cache.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CachedModel {
-    /// Its source, by which it is found again.
+    /// Its source, with which it can be found again.
     pub source: String,
-    /// Quantization by its name.
+    /// Quantization, from its name.
     pub quant: Option<String>,
-    /// Its files; more than one for a split model.
+    /// Its files; several for a split model.
     pub files: Vec<PathBuf>,
     /// Bytes of all files.
     pub bytes: u64,
-    /// Time of the last change of the first file.
+    /// Modification time of the first file.
     pub modified: Option<SystemTime>,
 }
 
@@ -43,7 +43,7 @@ pub struct CachedModel {
 pub struct Removed {
     /// Paths of the files as they were named.
     pub files: Vec<PathBuf>,
-    /// Bytes that are free now.
+    /// Freed bytes.
     pub bytes: u64,
 }
 
@@ -56,16 +56,16 @@ pub(crate) struct RepoFolder {
 
 impl RepoFolder {
     pub(crate) fn new(cache: &Path, repo: &Repo) -> Self {
-        // Names of owners and repositories have no "--".
+        // Names of owners and repositories cannot contain "--".
         let folder = format!("models--{}--{}", repo.owner(), repo.name());
         Self { root: cache.join(&folder), locks: cache.join(".locks").join(folder) }
     }
 
-    /// Makes the folders.
+    /// Creates the folders.
     ///
     /// # Errors
     ///
-    /// They cannot be made.
+    /// They cannot be created.
     pub(crate) fn create(&self) -> Result<(), HubError> {
         for folder in
             [self.root.join("blobs"), self.root.join("refs"), self.root.join("snapshots"), self.locks.clone()]
@@ -79,7 +79,7 @@ impl RepoFolder {
         self.root.join("blobs")
     }
 
-    /// A file by its id: SHA-256 or Git's, in hexadecimal digits.
+    /// Path of a blob by its id: SHA-256 or Git's, in hexadecimal.
     pub(crate) fn blob(&self, id: &str) -> PathBuf {
         self.root.join("blobs").join(id)
     }
@@ -88,7 +88,7 @@ impl RepoFolder {
         self.locks.join(format!("{id}.lock"))
     }
 
-    /// The commit of a branch or tag when it was last fetched.
+    /// Returns the commit of a branch or tag as of the last download.
     pub(crate) fn commit(&self, revision: &str) -> Option<String> {
         if name::is_hex(revision, 40) {
             return Some(revision.to_owned());
@@ -115,24 +115,24 @@ impl RepoFolder {
         fs::write(&new, commit).and_then(|()| fs::rename(&new, &path)).map_err(HubError::io(&path))
     }
 
-    /// Path of a file of a commit, whether it is there or not.
+    /// Path of a file of a commit, whether or not it exists.
     pub(crate) fn pointer(&self, commit: &str, path: &str) -> PathBuf {
         self.root.join("snapshots").join(commit).join(path)
     }
 
-    /// Path of a file of a commit that is there, whole, and lies in the folder of the repository.
+    /// Path of a file of a commit that exists, is complete, and is inside the folder of the repository.
     pub(crate) fn found(&self, commit: &str, path: &str) -> Option<PathBuf> {
         let pointer = self.pointer(commit, path);
         let (real, root) = (pointer.canonicalize().ok()?, self.root.canonicalize().ok()?);
         (real.starts_with(root) && real.is_file()).then_some(pointer)
     }
 
-    /// Names a blob by its path in a commit.
+    /// Links a blob to its path in a commit.
     pub(crate) fn link(&self, commit: &str, path: &str, id: &str) -> Result<PathBuf, HubError> {
         let pointer = self.pointer(commit, path);
         let folder = pointer.parent().unwrap_or(&self.root);
         fs::create_dir_all(folder).map_err(HubError::io(folder))?;
-        // A folder of the snapshot that is a link elsewhere would lead out of the cache.
+        // A snapshot folder that is a link could lead out of the cache.
         let (real, root) = (
             folder.canonicalize().map_err(HubError::io(folder))?,
             self.root.canonicalize().map_err(HubError::io(&self.root))?,
@@ -150,13 +150,13 @@ impl RepoFolder {
                 .and_then(|()| fs::rename(&new, &pointer))
                 .map_err(HubError::io(&pointer))?;
         }
-        // As huggingface_hub does where links need rights.
+        // As in huggingface_hub, for systems where links need privileges.
         #[cfg(not(unix))]
         fs::rename(self.blob(id), &pointer).map_err(HubError::io(&pointer))?;
         Ok(pointer)
     }
 
-    /// Commits in the cache: that of the revision first, the others by their age.
+    /// Returns the commits in the cache: that of the revision first, the others by age.
     pub(crate) fn commits(&self, revision: &str) -> Vec<String> {
         let first = self.commit(revision);
         let mut others: Vec<(SystemTime, String)> = Vec::new();
@@ -173,7 +173,7 @@ impl RepoFolder {
         first.into_iter().chain(others.into_iter().rev().map(|(_, commit)| commit)).collect()
     }
 
-    /// Paths of the files of a commit that are there.
+    /// Returns the paths of the existing files of a commit.
     pub(crate) fn files(&self, commit: &str) -> Vec<String> {
         let root = self.root.join("snapshots").join(commit);
         let (mut open, mut files, mut entries) = (vec![(root, String::new(), 0)], Vec::new(), 0);
@@ -198,7 +198,7 @@ impl RepoFolder {
         files
     }
 
-    /// The model that is meant, of the newest commit that has it: commit, its files, and the projector.
+    /// Returns the selected model from the newest commit that has it: commit, files, and projector.
     pub(crate) fn find(&self, repo: &Repo, revision: &str, pick: &Pick) -> Result<Found, HubError> {
         let mut first_error = None;
         for commit in self.commits(revision) {
@@ -215,7 +215,7 @@ impl RepoFolder {
         Err(first_error.unwrap_or_else(|| HubError::NoModel(repo.to_string())))
     }
 
-    /// All models of the repository.
+    /// Returns all models of the repository.
     pub(crate) fn models(&self, repo: &Repo, revision: &str) -> Vec<CachedModel> {
         let mut found: Vec<(String, Group)> = Vec::new();
         for commit in self.commits(revision) {
@@ -243,7 +243,7 @@ impl RepoFolder {
     }
 }
 
-/// A part of the name of a temporary file that no other thread or process uses.
+/// Returns a part of a temporary file name that no other thread or process uses.
 fn unique() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
@@ -266,7 +266,7 @@ impl CachedModel {
     }
 }
 
-/// The models of all repositories of a cache, by their names.
+/// Returns the models of all repositories of a cache, by name.
 pub(crate) fn models(cache: &Path, revision: &str) -> Vec<CachedModel> {
     let mut models: Vec<_> =
         repos(cache).iter().flat_map(|repo| RepoFolder::new(cache, repo).models(repo, revision)).collect();
@@ -274,7 +274,7 @@ pub(crate) fn models(cache: &Path, revision: &str) -> Vec<CachedModel> {
     models
 }
 
-/// The repositories of a cache that have an owner.
+/// Returns the repositories of a cache that have an owner.
 pub(crate) fn repos(cache: &Path) -> Vec<Repo> {
     let repo = |entry: fs::DirEntry| {
         let name = entry.file_name();

@@ -1,4 +1,4 @@
-//! Removal of models and of incomplete downloads.
+//! Removes models and incomplete downloads.
 
 use super::{Lock, Removed, RepoFolder, repos};
 use crate::error::HubError;
@@ -19,7 +19,7 @@ impl<'a> Removal<'a> {
         Self { folder, removed: Removed::default() }
     }
 
-    /// Removes the files from all commits, and their blobs where no other name is left. The projector goes
+    /// Removes the files from all commits, and their blobs if no other name is left. The projector is removed
     /// with the last model, and the folder of the repository with its last file.
     ///
     /// # Errors
@@ -49,7 +49,7 @@ impl<'a> Removal<'a> {
         }
         self.blobs(revision)?;
         if left.is_empty() {
-            // Folders of other kinds of files do not exist any more either.
+            // Folders of other file kinds are gone as well.
             for folder in [&self.folder.root, &self.folder.locks] {
                 ignore_missing(fs::remove_dir_all(folder)).map_err(HubError::io(folder))?;
             }
@@ -68,7 +68,7 @@ impl<'a> Removal<'a> {
         Ok(())
     }
 
-    /// Deletes the blobs of the deleted names that no other name has.
+    /// Deletes the blobs of the deleted names that have no other name.
     fn blobs(&mut self, revision: &str) -> Result<(), HubError> {
         let mut named = BTreeSet::new();
         for commit in self.folder.commits(revision) {
@@ -91,7 +91,7 @@ impl<'a> Removal<'a> {
     }
 }
 
-/// Removes downloads that are incomplete and not in progress, from a cache and from the folder of other
+/// Removes incomplete downloads that are not in progress, from a cache and from the folder of other
 /// downloads.
 ///
 /// # Errors
@@ -121,12 +121,12 @@ pub(crate) fn incomplete(cache: &Path, downloads: &Path) -> Result<Removed, HubE
     Ok(removed)
 }
 
-/// The name of a file before `.part`.
+/// Returns the file name before `.part`.
 fn part_of(path: &Path) -> Option<String> {
     path.file_name()?.to_str()?.strip_suffix(".part").map(str::to_owned)
 }
 
-/// Bytes on disk: files of parts have holes.
+/// Bytes on disk: partial files are sparse.
 fn allocated(path: &Path) -> u64 {
     let Ok(data) = fs::metadata(path) else { return 0 };
     #[cfg(unix)]

@@ -1,14 +1,14 @@
-//! The head of a response to a request for a part, checked.
+//! Validates the response head of a range request.
 
 use super::state::State;
 use crate::error::HubError;
 use crate::transport::Reply;
 use ureq::http::{HeaderMap, StatusCode, header};
 
-/// How the server answers the request for a part.
+/// Response to a range request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// The part, which may end earlier than asked for.
+    /// The range, which may end earlier than requested.
     Part {
         /// End of the bytes that follow.
         end: u64,
@@ -17,25 +17,25 @@ pub(super) enum Answer {
         /// Validator of the version.
         validator: Option<String>,
     },
-    /// The whole file.
+    /// The complete file.
     Whole {
         /// Its length, if it is stated.
         total: Option<u64>,
-        /// Whether the end of the file can be told from a cut.
+        /// Whether the end of the file can be distinguished from a lost connection.
         delimited: bool,
         /// Validator of the version.
         validator: Option<String>,
     },
-    /// Another version than that of which parts are there.
+    /// Another version than the one already downloaded in part.
     Changed,
 }
 
 impl Answer {
-    /// Checks the head of a response to a request for the bytes from `begin` to before `end`.
+    /// Validates the response head of a request for the bytes from `begin` to before `end`.
     ///
     /// # Errors
     ///
-    /// The head makes no sense.
+    /// The response head is invalid.
     pub(super) fn of(
         reply: &Reply,
         (begin, end): (u64, u64),
@@ -83,7 +83,7 @@ impl Answer {
     }
 }
 
-/// A validator that `If-Range` may have: a strong ETag, else the date.
+/// Returns a validator that is allowed in `If-Range`: a strong ETag, else the date.
 fn validator(headers: &HeaderMap) -> Option<String> {
     let tag = header_text(headers, "etag").filter(|tag| tag.starts_with('"') && tag.len() > 2);
     tag.or_else(|| header_text(headers, "last-modified")).filter(|text| text.len() <= 256).map(str::to_owned)
@@ -93,7 +93,7 @@ fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim)
 }
 
-/// First byte, last byte and length of `bytes 0-9/20`.
+/// Parses first byte, last byte and length of `bytes 0-9/20`.
 fn content_range(text: &str) -> Option<(u64, u64, u64)> {
     let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.trim().split_once('-')?;

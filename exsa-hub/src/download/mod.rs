@@ -1,4 +1,4 @@
-//! Download of one file: parts at a time, resumed, verified.
+//! Download of one file: in concurrent parts, resumable, verified.
 
 mod answer;
 mod ranges;
@@ -21,29 +21,29 @@ use std::io::{Read, Write};
 use std::path::Path;
 use worker::{Crew, Outcome};
 
-/// Times that a file is begun anew.
+/// Maximum restarts of a file.
 const RESTARTS_MAX: u32 = 3;
-/// Bytes that are read at a time.
+/// Bytes read at a time.
 const BUFFER_BYTES: usize = 128 << 10;
-/// Bytes after which a broken attempt counts as progress.
+/// Bytes from which a failed attempt counts as progress.
 const PROGRESS_BYTES_MIN: u64 = 64 << 10;
 
-/// A file to be fetched.
+/// A file to download.
 #[derive(Debug)]
 pub(crate) struct Target<'a> {
     /// Name for messages.
     pub(crate) name: &'a str,
     /// Address.
     pub(crate) url: &'a str,
-    /// Length, if it is known before.
+    /// Length, if known in advance.
     pub(crate) size: Option<u64>,
-    /// SHA-256 in hexadecimal digits, if it is known before.
+    /// SHA-256 in hexadecimal, if known in advance.
     pub(crate) sha256: Option<&'a str>,
-    /// The file that is written; its name ends in `.part`.
+    /// The output file; its name ends in `.part`.
     pub(crate) part: &'a Path,
 }
 
-/// Is told the stage, the bytes that are there and the length of the file.
+/// Callback with the phase, the bytes present and the length of the file.
 pub(crate) type Report<'a> = dyn FnMut(Phase, u64, Option<u64>) + Send + 'a;
 
 /// A download in progress.
@@ -54,22 +54,21 @@ struct Download<'a> {
     report: Mutex<&'a mut Report<'a>>,
 }
 
-/// How an attempt ended that did not fail.
+/// Outcome of an attempt that did not fail.
 enum Attempt {
-    /// All bytes are there; whether they are from more than one response.
+    /// All bytes are present; `pieced` if they come from more than one response.
     Complete { pieced: bool },
-    /// Begin anew: the file has changed.
+    /// Restart: the file has changed.
     Changed,
-    /// Begin anew without ranges.
+    /// Restart without ranges.
     NoRanges,
 }
 
-/// Fetches a file into its `.part` file, whole and verified, ready to be renamed.
+/// Downloads a file into its `.part` file, complete and verified, ready to be renamed.
 ///
 /// # Errors
 ///
-/// The first failure that no repetition could repair. Bytes that are there stay, except where their content
-/// is wrong.
+/// The first failure that no retry could fix. Downloaded bytes are kept, unless their content is wrong.
 pub(crate) fn download<'a>(
     transport: &'a Transport,
     options: &'a HubOptions,
@@ -86,7 +85,7 @@ impl Download<'_> {
             let attempt = if whole { self.fetch_whole(None)? } else { self.fetch_parts()? };
             match attempt {
                 Attempt::Complete { pieced } => match self.verify() {
-                    // Pieces of different versions are possible where the server has no validators.
+                    // Pieces of different versions are possible if the server has no validators.
                     Err(HubError::Digest { .. }) if pieced => {}
                     result => return result,
                 },
@@ -104,11 +103,11 @@ impl Download<'_> {
 
     fn discard(&self) {
         State::remove(self.target.part);
-        // The next attempt truncates a file that stays.
+        // If it cannot be removed, the next attempt truncates it.
         let _ = std::fs::remove_file(self.target.part);
     }
 
-    /// Fetches the absent parts.
+    /// Downloads the missing parts.
     fn fetch_parts(&self) -> Result<Attempt, HubError> {
         let stored = State::read(self.target.part).filter(|state| self.resumable(state));
         let resumed = stored.is_some();
@@ -127,7 +126,7 @@ impl Download<'_> {
             Answer::Part { end, total, validator } => (end, total, validator),
         };
         self.check_size(total)?;
-        // Without a validator and a digest, parts of different versions would go unnoticed.
+        // Without a validator and a digest, a mix of versions would go unnoticed.
         if validator.is_none() && self.target.sha256.is_none() {
             return Ok(Attempt::NoRanges);
         }
@@ -145,15 +144,15 @@ impl Download<'_> {
         }
     }
 
-    /// Whether the rest of a file may be fetched: it can be told whether it belongs to the bytes that are
-    /// there.
+    /// Returns whether the download can be resumed: whether it can be verified that the rest belongs to the
+    /// bytes present.
     fn resumable(&self, state: &State) -> bool {
         let same = self.target.size.is_none_or(|size| size == state.total);
         same && state.total <= self.options.file_bytes_max
             && (state.validator.is_some() || self.target.sha256.is_some())
     }
 
-    /// Asks for a part, repeatedly if necessary.
+    /// Requests a part, with retries.
     fn ask(&self, range: (u64, u64), known: Option<&State>) -> Result<(Answer, Reply), HubError> {
         let mut failures = 0;
         loop {
@@ -178,12 +177,12 @@ impl Download<'_> {
         Ok((answer, reply))
     }
 
-    /// Whether the hub says that the file has another content than its listing does.
+    /// Returns whether the hub reports other content for the file than its listing.
     fn is_other(&self, reply: &Reply) -> bool {
         matches!((&reply.linked_sha256, self.target.sha256), (Some(found), Some(expected)) if found != expected)
     }
 
-    /// Fetches the whole file in one response, from its beginning at each attempt.
+    /// Downloads the complete file in one response, from its beginning at each attempt.
     fn fetch_whole(&self, begun: Option<(Answer, Reply)>) -> Result<Attempt, HubError> {
         State::remove(self.target.part);
         let (mut failures, mut next) = (0, begun);
@@ -212,7 +211,7 @@ impl Download<'_> {
         Ok((answer, reply))
     }
 
-    /// Reads a response with the whole file. Returns false if it is another file.
+    /// Reads a response with the complete file. Returns false if it is another file.
     fn read_whole(&self, answer: Answer, mut reply: Reply) -> Result<bool, Fault> {
         let Answer::Whole { total, delimited, .. } = answer else { return Ok(false) };
         let total = match total.or(self.target.size) {
@@ -259,7 +258,7 @@ impl Download<'_> {
 
     /// # Errors
     ///
-    /// The length is not that of the listing, or too large.
+    /// The length differs from that of the listing, or is too large.
     fn check_size(&self, total: u64) -> Result<(), HubError> {
         if self.target.size.is_some_and(|size| size != total) {
             return Err(self.wrong_size(total));
@@ -293,7 +292,7 @@ impl Download<'_> {
         }
     }
 
-    /// Checks the content: its digest, and that models are GGUF files. Deletes what is wrong.
+    /// Verifies the content: its digest, and that models are GGUF files. Deletes invalid files.
     fn verify(&self) -> Result<(), HubError> {
         let part = self.target.part;
         let total = std::fs::metadata(part).map_err(HubError::io(part))?.len();
@@ -308,7 +307,7 @@ impl Download<'_> {
             }
         }
         self.check_magic()?;
-        // The name must not appear before the bytes are safe.
+        // The file must not be renamed before its bytes are durable.
         let synced = OpenOptions::new().write(true).open(part).and_then(|file| file.sync_all());
         synced.map_err(|error| self.write_error(error, total))?;
         State::remove(part);

@@ -1,11 +1,11 @@
 //! Sets of byte ranges.
 
-/// Ranges of bytes, sorted, disjoint and not adjacent.
+/// Byte ranges, sorted, disjoint and not adjacent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ranges(Vec<(u64, u64)>);
 
 impl Ranges {
-    /// Ranges from pairs of begin and end, of which any may be wrong; `None` if one is.
+    /// Creates ranges from untrusted pairs of begin and end; `None` if one is invalid.
     pub(super) fn checked(pairs: &[(u64, u64)], total: u64) -> Option<Self> {
         let mut ranges = Self::default();
         for &(begin, end) in pairs {
@@ -40,7 +40,7 @@ impl Ranges {
         self.0.iter().map(|(begin, end)| end - begin).sum()
     }
 
-    /// The ranges up to `total` that are absent, cut to at most `segment` bytes each.
+    /// Returns the missing ranges up to `total`, split to at most `segment` bytes each.
     pub(super) fn missing(&self, total: u64, segment: u64) -> Vec<(u64, u64)> {
         let mut missing = Vec::new();
         let mut cut = |mut begin: u64, end: u64| {

@@ -1,4 +1,4 @@
-//! State of a download beside its `.part` file, from which a later process resumes.
+//! Download state beside the `.part` file, from which a later process resumes.
 
 use super::ranges::Ranges;
 use crate::error::HubError;
@@ -6,19 +6,19 @@ use serde::{Deserialize, Serialize};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Bytes of a state file that are read.
+/// Maximum bytes read of a state file.
 const BYTES_MAX: u64 = 1 << 20;
-/// Number of the form of state files.
+/// Format version of state files.
 const VERSION: u32 = 1;
 
-/// The part of a file that is there.
+/// The part of a file that is present.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct State {
     /// Length of the whole file.
     pub(super) total: u64,
     /// Validator of the version on the server, for `If-Range`.
     pub(super) validator: Option<String>,
-    /// Bytes that are there.
+    /// Ranges that are present.
     pub(super) done: Ranges,
 }
 
@@ -30,7 +30,7 @@ struct Stored {
     done: Vec<(u64, u64)>,
 }
 
-/// Path of the state of a `.part` file.
+/// Path of the state file of a `.part` file.
 pub(super) fn path_of(part: &Path) -> PathBuf {
     let mut path = part.to_owned().into_os_string();
     path.push(".json");
@@ -38,7 +38,7 @@ pub(super) fn path_of(part: &Path) -> PathBuf {
 }
 
 impl State {
-    /// The state of a `.part` file; `None` if there is none that makes sense.
+    /// Reads the state of a `.part` file; `None` if there is no valid one.
     pub(super) fn read(part: &Path) -> Option<Self> {
         let mut text = String::new();
         std::fs::File::open(path_of(part)).ok()?.take(BYTES_MAX).read_to_string(&mut text).ok()?;
@@ -53,7 +53,7 @@ impl State {
         })
     }
 
-    /// Writes the state, by a rename.
+    /// Writes the state atomically, with a rename.
     pub(super) fn write(&self, part: &Path) -> Result<(), HubError> {
         let path = path_of(part);
         let mut new = path.clone().into_os_string();
@@ -70,7 +70,7 @@ impl State {
 
     /// Deletes the state.
     pub(super) fn remove(part: &Path) {
-        // A state that stays without its file is ignored.
+        // A leftover state without its file is ignored.
         let _ = std::fs::remove_file(path_of(part));
     }
 }

@@ -1,4 +1,4 @@
-//! Threads that fetch the parts of a file.
+//! Threads that download the parts of a file.
 
 use super::answer::Answer;
 use super::state::State;
@@ -11,17 +11,17 @@ use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 
-/// Bytes after which the state is written.
+/// Bytes between two writes of the state.
 const STATE_BYTES: u64 = 8 << 20;
 
-/// How the threads ended.
+/// Outcome of the threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// All bytes are there.
+    /// All bytes are present.
     Complete,
     /// The file has changed.
     Changed,
-    /// The server sends no parts any more.
+    /// The server no longer sends ranges.
     NoRanges,
 }
 
@@ -36,14 +36,14 @@ struct Shared {
     queue: VecDeque<(u64, u64)>,
     state: State,
     file: File,
-    /// Bytes since the state was written.
+    /// Bytes since the last write of the state.
     unsaved: u64,
-    /// Failures in a row without progress.
+    /// Consecutive failures without progress.
     failures: u32,
     end: Option<Result<Outcome, HubError>>,
 }
 
-/// Why a part was not fetched to its end.
+/// Reason why a part is incomplete.
 enum Stop {
     Fault(Fault),
     Outcome(Outcome),
@@ -63,18 +63,18 @@ impl<'a, 'd> Crew<'a, 'd> {
         Self { download, total, shared: Mutex::new(shared) }
     }
 
-    /// Fetches all parts. The response to the request for the first one has come already.
+    /// Downloads all parts. The response for the first one has already arrived.
     pub(super) fn run(&self, first: (u64, u64), end: u64, reply: Reply) -> Result<Outcome, HubError> {
         {
             let mut shared = self.shared.lock();
             shared.queue.retain(|segment| *segment != first);
-            // The state is there before the first byte is, so that every byte counts.
+            // The state is written before the first byte, so that every byte counts.
             shared.state.write(self.download.target.part)?;
         }
         let more = self.download.options.parallel.min(self.shared.lock().queue.len() + 1) - 1;
         std::thread::scope(|scope| {
             for _ in 0..more {
-                // Fewer threads are slower, and no failure.
+                // Fewer threads are slower, but not a failure.
                 let _ = std::thread::Builder::new()
                     .name("exsa-hub-part".to_owned())
                     .spawn_scoped(scope, || self.work(None));
@@ -87,7 +87,7 @@ impl<'a, 'd> Crew<'a, 'd> {
         result
     }
 
-    /// Fetches parts until none is left or another thread gave up.
+    /// Downloads parts until none is left or another thread has given up.
     fn work(&self, begun: Option<((u64, u64), u64, Reply)>) {
         let mut begun = begun;
         loop {
@@ -129,7 +129,7 @@ impl<'a, 'd> Crew<'a, 'd> {
         }
     }
 
-    /// Fetches a part. `at` is left behind the last byte that was written.
+    /// Downloads a part. `at` is left after the last written byte.
     fn fetch(&self, segment: (u64, u64), begun: Option<(u64, Reply)>, at: &mut u64) -> Result<(), Stop> {
         let (end, mut reply) = match begun {
             Some(begun) => begun,
@@ -166,7 +166,7 @@ impl<'a, 'd> Crew<'a, 'd> {
             }
         }
         if end < segment.1 {
-            // The server sends less than asked for, which is its right.
+            // A server may send less than requested.
             return Err(Stop::Fault(
                 transport.broken(self.download.target.url, &"the server sends parts of parts"),
             ));
@@ -174,7 +174,7 @@ impl<'a, 'd> Crew<'a, 'd> {
         Ok(())
     }
 
-    /// Records bytes that were written. Returns whether the attempt goes on.
+    /// Records written bytes. Returns whether the attempt continues.
     fn record(&self, begin: u64, end: u64) -> Result<bool, HubError> {
         let mut shared = self.shared.lock();
         shared.state.done.insert(begin, end);
@@ -187,7 +187,7 @@ impl<'a, 'd> Crew<'a, 'd> {
     }
 
     fn save(&self, shared: &mut Shared) -> Result<(), HubError> {
-        // Without a digest that is checked at the end, a state must not outrun its bytes at a loss of power.
+        // Without a final digest check, the state must not be ahead of the bytes after a power failure.
         if self.download.target.sha256.is_none() {
             shared.file.sync_data().map_err(HubError::io(self.download.target.part))?;
         }

@@ -1,5 +1,5 @@
-//! Requests: redirects followed by hand, so that the token stays with the hub; faults by whether a repetition
-//! may help.
+//! HTTP requests. Redirects are followed manually, so that the token stays with the hub; faults say whether a
+//! retry may help.
 
 mod retry;
 mod url;
@@ -18,9 +18,9 @@ use ureq::{Agent, Body};
 
 /// Maximum redirects of a request.
 const REDIRECTS_MAX: usize = 10;
-/// Bytes of the body of an error that are read.
+/// Maximum bytes read of an error body.
 const ERROR_BYTES_MAX: u64 = 16 << 10;
-/// Characters of a server's message that are shown.
+/// Maximum characters shown of a server's message.
 const MESSAGE_CHARS_MAX: usize = 300;
 
 /// Sends the requests of one operation.
@@ -35,28 +35,28 @@ pub(crate) struct Transport {
     _attached: Attached,
 }
 
-/// A response, and what the hub said on the way to it.
+/// A response, and the information that the hub gave on the way.
 pub(crate) struct Reply {
     pub(crate) response: Response<Body>,
-    /// The address that was asked first, without its query.
+    /// The original address, without its query.
     pub(crate) url: String,
-    /// SHA-256 of the file by the hub's header `X-Linked-ETag`.
+    /// SHA-256 of the file from the hub's header `X-Linked-ETag`.
     pub(crate) linked_sha256: Option<String>,
 }
 
-/// Header fields of a request for a part.
+/// Header fields of a range request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Part {
     /// First and last byte.
     pub(crate) range: Option<(u64, u64)>,
-    /// Validator of `If-Range`.
+    /// Validator for `If-Range`.
     pub(crate) if_range: Option<String>,
 }
 
 impl Transport {
     /// # Errors
     ///
-    /// An option is wrong, or the work was cancelled.
+    /// An option is invalid, or the operation was cancelled.
     pub(crate) fn new(options: &HubOptions, cancel: &Cancel) -> Result<Self, HubError> {
         let refused = |option, problem: &str| HubError::Option { option, problem: problem.to_owned() };
         let endpoint: Uri = options.endpoint.parse().map_err(|_| refused("endpoint", "it is no address"))?;
@@ -84,11 +84,11 @@ impl Transport {
             .max_idle_age(Duration::from_secs(10))
             .max_response_header_size(64 << 10)
             .user_agent(concat!("exsa/", env!("CARGO_PKG_VERSION")))
-            // A compressed form has other bytes than those that ranges and digests are about.
+            // A compressed body would not match ranges and digests.
             .accept_encoding("identity");
         config = match &options.proxy {
             Proxy::None => config.proxy(None),
-            // The default of the client.
+            // The client's default uses the environment.
             Proxy::Environment => config,
             Proxy::Url(url) => {
                 let proxy =
@@ -115,7 +115,7 @@ impl Transport {
     ///
     /// # Errors
     ///
-    /// A fault, which says whether a repetition may help.
+    /// A fault, which says whether a retry may help.
     pub(crate) fn get(&self, url: &str, part: &Part) -> Result<Reply, Fault> {
         let mut uri: Uri = url.parse().map_err(|_| protocol(url, "it is no address"))?;
         let mut linked_sha256 = None;
@@ -142,11 +142,11 @@ impl Transport {
         Err(protocol(url, "it redirects more than ten times").into())
     }
 
-    /// The whole body of a response, of which the size is limited.
+    /// Returns the complete body of a response, with a size limit.
     ///
     /// # Errors
     ///
-    /// As of [`get`](Self::get), after the permitted repetitions.
+    /// Those of [`get`](Self::get), after the allowed retries.
     pub(crate) fn get_bytes(&self, url: &str, bytes_max: u64) -> Result<Vec<u8>, HubError> {
         let mut failures = 0;
         loop {
@@ -173,7 +173,7 @@ impl Transport {
         Ok(bytes)
     }
 
-    /// A fault for a connection that breaks.
+    /// Creates a fault for a lost connection.
     pub(crate) fn broken(&self, url: &str, error: &dyn std::fmt::Display) -> Fault {
         if self.cancel.is_cancelled() {
             return HubError::Cancelled.into();
@@ -181,7 +181,7 @@ impl Transport {
         Fault::again(HubError::Connection { url: shown(url), problem: error.to_string() })
     }
 
-    /// Checks the scheme. Returns whether the address is one of the hub.
+    /// Validates the scheme. Returns whether the address belongs to the hub.
     fn check(&self, uri: &Uri) -> Result<bool, HubError> {
         let url = uri.to_string();
         let origin = Origin::of(uri).ok_or_else(|| protocol(&url, "it is no http or https address"))?;
@@ -210,7 +210,7 @@ impl Transport {
         let request = request.body(()).map_err(|error| protocol(&url, &error.to_string()))?;
         self.agent.run(request).map_err(|error| match error {
             ureq::Error::TlsRequired => HubError::NoTls(shown(&url)).into(),
-            // Certificates that are not valid do not become so by a repetition.
+            // A retry does not make an invalid certificate valid.
             ureq::Error::Tls(_) | ureq::Error::BadUri(_) | ureq::Error::LargeResponseHeader(..) => {
                 protocol(&url, &error.to_string()).into()
             }
@@ -218,7 +218,7 @@ impl Transport {
         })
     }
 
-    /// The address that a redirect leads to.
+    /// Returns the target of a redirect.
     fn target(&self, from: &Uri, response: &Response<Body>) -> Result<Uri, HubError> {
         let refused = |problem: &str| protocol(&from.to_string(), problem);
         let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
@@ -235,7 +235,7 @@ impl Transport {
         let status = response.status().as_u16();
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         let after = header("retry-after").and_then(|value| retry::delay(value, header("date")));
-        // Hugging Face says in a header what its pages of errors wrap in HTML.
+        // Hugging Face states the reason in a header, while its error pages are HTML.
         let reason = header("x-error-message").map(str::to_owned);
         let code = header("x-error-code").map(str::to_owned);
         match status {
@@ -283,14 +283,14 @@ fn protocol(url: &str, problem: &str) -> HubError {
     HubError::Protocol { url: shown(url), problem: problem.to_owned() }
 }
 
-/// The digest in `X-Linked-ETag`.
+/// Returns the digest in `X-Linked-ETag`.
 fn digest(response: &Response<Body>) -> Option<String> {
     let tag = response.headers().get("x-linked-etag")?.to_str().ok()?;
     let tag = tag.trim_start_matches("W/").trim_matches('"');
     name::is_hex(tag, 64).then(|| tag.to_ascii_lowercase())
 }
 
-/// The message of an error's body.
+/// Returns the message of an error body.
 fn message(body: &str) -> String {
     let value: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
     let text = value["error"].as_str().or(value["message"].as_str()).map(str::to_owned);

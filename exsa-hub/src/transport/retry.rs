@@ -1,31 +1,31 @@
-//! Repetition of requests: when, and how often.
+//! Retries of requests.
 
 use crate::cancel::Cancel;
 use crate::error::HubError;
 use crate::options::HubOptions;
 use std::time::{Duration, SystemTime};
 
-/// Longest wait between two repetitions that a server did not ask for.
+/// Maximum delay between two retries that a server did not ask for.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// Why a request failed.
+/// Reason for a failed request.
 #[derive(Debug)]
 pub(crate) enum Fault {
-    /// A repetition may help.
+    /// A retry may help.
     Again {
         /// The error if it does not.
         error: HubError,
-        /// Wait that the server asks for.
+        /// Delay that the server asks for.
         after: Option<Duration>,
         /// Status of the answer, if there was one.
         status: Option<u16>,
     },
-    /// A repetition does not help.
+    /// A retry does not help.
     Final(HubError),
 }
 
 impl Fault {
-    /// A fault after which the request may be repeated.
+    /// Creates a fault after which the request may be retried.
     pub(crate) fn again(error: HubError) -> Self {
         Self::Again { error, after: None, status: None }
     }
@@ -37,7 +37,7 @@ impl From<HubError> for Fault {
     }
 }
 
-/// Limits of repetitions.
+/// Limits of retries.
 #[derive(Clone, Debug)]
 pub(crate) struct Retries {
     max: u32,
@@ -50,11 +50,11 @@ impl Retries {
         Self { max: options.retries_max, backoff: options.backoff, wait_max: options.retry_wait_max }
     }
 
-    /// Waits before a repetition. `failures` counts those in a row.
+    /// Sleeps before a retry. `failures` counts consecutive ones.
     ///
     /// # Errors
     ///
-    /// The fault's error where no repetition is permitted, or [`HubError::Cancelled`].
+    /// The fault's error if no retry is allowed, or [`HubError::Cancelled`].
     pub(crate) fn wait(&self, cancel: &Cancel, fault: Fault, failures: u32) -> Result<(), HubError> {
         let (error, after, status) = match fault {
             Fault::Final(error) => return Err(error),
@@ -74,8 +74,8 @@ impl Retries {
     }
 }
 
-/// Delay of a header `Retry-After` (RFC 9110, section 10.2.3): a number of seconds, or a date relative to
-/// `sent`, the header `Date` of the response.
+/// Returns the delay of a `Retry-After` header (RFC 9110, section 10.2.3): seconds, or a date relative to
+/// `sent`, the `Date` header of the response.
 pub(super) fn delay(value: &str, sent: Option<&str>) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse() {

@@ -1,4 +1,4 @@
-//! Addresses: origins, targets of redirects, and the form that messages show.
+//! URLs: origins, redirect targets, and the form shown in messages.
 
 use crate::name;
 use ureq::http::Uri;
@@ -12,7 +12,7 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// The origin of an http or https address.
+    /// Returns the origin of an http or https address.
     pub(crate) fn of(uri: &Uri) -> Option<Self> {
         let https = match uri.scheme_str()? {
             "https" => true,
@@ -20,7 +20,7 @@ impl Origin {
             _ => return None,
         };
         let host = uri.host().filter(|host| !host.is_empty())?.to_ascii_lowercase();
-        // A user's name in an authority would let a host look like another.
+        // A user name in an authority could disguise the host.
         if uri.authority()?.as_str().contains('@') {
             return None;
         }
@@ -32,7 +32,7 @@ impl Origin {
     }
 }
 
-/// The address of a reference, relative to another address.
+/// Resolves a reference relative to another address.
 pub(super) fn joined(base: &Uri, reference: &str) -> Option<Uri> {
     let reference = reference.split('#').next().unwrap_or_default();
     let scheme = base.scheme_str()?;
@@ -50,7 +50,8 @@ pub(super) fn joined(base: &Uri, reference: &str) -> Option<Uri> {
     uri.authority().is_some().then_some(uri)
 }
 
-/// An address for messages: without its query, which may have a signature, and without control characters.
+/// Returns an address for messages: without its query, which may contain a signature, and without control
+/// characters.
 pub(crate) fn shown(url: &str) -> String {
     name::printable(url.split(['?', '#']).next().unwrap_or_default())
 }

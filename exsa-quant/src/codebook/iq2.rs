@@ -1,4 +1,4 @@
-//! Grids of IQ2_XXS, IQ2_XS and IQ2_S: 8 magnitudes, each one of three.
+//! Grids of IQ2_XXS, IQ2_XS and IQ2_S: 8 magnitudes, each one of three values.
 
 use super::unpack;
 

@@ -1,4 +1,4 @@
-//! Grids of IQ3_XXS and IQ3_S: 4 magnitudes, each one of eight.
+//! Grids of IQ3_XXS and IQ3_S: 4 magnitudes, each one of eight values.
 
 use super::unpack;
 

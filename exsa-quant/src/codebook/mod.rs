@@ -1,5 +1,5 @@
-//! Tables of the formats whose values are looked up. They are part of the formats; their numbers are those of
-//! ggml's `ggml-common.h`.
+//! Lookup tables of the codebook formats. They are part of the formats; the values are those of ggml's
+//! `ggml-common.h`.
 
 mod iq1;
 mod iq2;

@@ -1,4 +1,4 @@
-//! The conversion of a file, a part of a tensor at a time.
+//! Conversion of a file, one part of a tensor at a time.
 
 use super::rules::planned_types;
 use super::{Mixture, Progress, QuantizeError, QuantizeOptions, QuantizeSummary};
@@ -13,14 +13,15 @@ const VALUES_PER_THREAD: u64 = 1 << 20;
 /// Bytes that are copied at a time.
 const COPY_BYTES: usize = 1 << 20;
 
-/// Version of the block formats, which files state.
+/// Version of the block formats, stated in files.
 const QUANTIZATION_VERSION: u32 = 2;
 
 /// Reads a GGUF and writes it with its matrices quantized as [`QuantizeOptions`] say.
 ///
 /// Metadata is kept, apart from the file type and the numbers of a split; vectors, norms and other small
-/// tensors are copied. Each tensor is converted in parts, so memory is some MiB per thread, whatever the size
-/// of the file. `progress` is called before each part; where it breaks, the conversion ends.
+/// tensors are copied. Each tensor is converted in parts, so memory use is a few MiB per thread, whatever the
+/// size of the file. `progress` is called before each part; if it returns `Break`, the conversion is
+/// cancelled.
 ///
 /// ```
 /// use exsa_core::gguf::{GgmlType, Gguf, GgufWriter, Value};
@@ -82,7 +83,7 @@ pub fn quantize_gguf<R: Read + Seek, W: Write>(
     Ok(summary)
 }
 
-/// Refuses tensors that are quantized already, and importance that does not fit, before anything is written.
+/// Refuses already quantized tensors, and importance that does not match, before anything is written.
 fn check(gguf: &Gguf, types: &[GgmlType], options: &QuantizeOptions) -> Result<(), QuantizeError> {
     for (tensor, dtype) in gguf.tensors().iter().zip(types).filter(|(tensor, dtype)| tensor.dtype != **dtype)
     {
@@ -127,7 +128,7 @@ fn header(gguf: &Gguf, types: &[GgmlType], options: &QuantizeOptions) -> GgufWri
         "split.count",
         "split.tensors.count",
     ];
-    // The parser has seen that the alignment is at most 64 KiB.
+    // The parser has checked that the alignment is at most 64 KiB.
     let mut writer = GgufWriter::new().alignment(gguf.alignment() as u32);
     for (key, value) in gguf.metadata().iter().filter(|(key, _)| !REPLACED.contains(key)) {
         writer = writer.key(key, value.clone());
@@ -141,13 +142,13 @@ fn header(gguf: &Gguf, types: &[GgmlType], options: &QuantizeOptions) -> GgufWri
     writer
 }
 
-/// Bytes of a tensor whose rows are whole blocks of `dtype`. They are fewer than 8 per element, and the
-/// elements were counted when the file was read.
+/// Bytes of a tensor whose rows are whole blocks of `dtype`. The result does not overflow: there are fewer
+/// than 8 bytes per element, and the number of elements was checked when the file was read.
 fn bytes_of(tensor: &TensorInfo, dtype: GgmlType) -> u64 {
     (tensor.elements() / dtype.block_len()).saturating_mul(dtype.block_bytes())
 }
 
-/// Number of matrices in a tensor that have importance of their own.
+/// Number of matrices in a tensor with separate importance.
 fn experts(tensor: &TensorInfo) -> u64 {
     tensor.shape.get(2).copied().unwrap_or(1)
 }
@@ -194,7 +195,7 @@ fn convert<R: Read + Seek, W: Write>(
     let mut row = 0;
     while row < rows {
         report(row * row_bytes as u64)?;
-        // A part ends with its expert, whose importance it has.
+        // A part does not extend beyond an expert, since it uses the importance of that expert.
         let expert_end = (row / rows_of_expert + 1) * rows_of_expert;
         let end = expert_end.min(row + rows_per_thread * threads as u64);
         part.resize((end - row) as usize * row_bytes, 0);
@@ -208,7 +209,7 @@ fn convert<R: Read + Seek, W: Write>(
             let pieces = part.chunks(piece_bytes).map(|piece| {
                 scope.spawn(move || convert_rows(tensor.dtype, piece, dtype, columns, importance))
             });
-            // All threads are started before the first is waited for.
+            // Starts all threads before waiting for the first.
             let handles: Vec<_> = pieces.collect();
             handles
                 .into_iter()

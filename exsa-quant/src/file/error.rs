@@ -4,11 +4,11 @@ use crate::QuantError;
 use exsa_core::gguf::{GgmlType, GgufError};
 use std::io;
 
-/// The reason why a file was not quantized. The output is incomplete then.
+/// Error of quantizing a file. The output is then incomplete.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QuantizeError {
-    /// The input is no usable GGUF.
+    /// The input is not a valid GGUF file.
     #[error(transparent)]
     Gguf(#[from] GgufError),
     /// Reading the input failed.
@@ -22,9 +22,9 @@ pub enum QuantizeError {
     /// Writing the output failed.
     #[error("writing the output: {0}")]
     Write(#[source] io::Error),
-    /// A tensor is quantized already.
+    /// A tensor is already quantized.
     #[error(
-        "tensor '{tensor}' is {dtype} already; quantize from F32, F16 or BF16, or allow a loss of quality by \
+        "tensor '{tensor}' is already {dtype}; quantize from F32, F16 or BF16, or accept a loss of quality with \
          `allow_requantize`"
     )]
     Requantize {
@@ -33,10 +33,10 @@ pub enum QuantizeError {
         /// Its type.
         dtype: GgmlType,
     },
-    /// The importance matrix is of another model.
+    /// The importance matrix belongs to another model.
     #[error(
-        "the importance matrix has {found} numbers for tensor '{tensor}', which needs {needed}: it is of \
-         another model"
+        "the importance matrix has {found} numbers for tensor '{tensor}', which needs {needed}: it belongs \
+         to another model"
     )]
     ImportanceLength {
         /// Name of the tensor.
@@ -46,7 +46,7 @@ pub enum QuantizeError {
         /// Columns times experts of the tensor.
         needed: u64,
     },
-    /// The mixture is unusable without an importance matrix.
+    /// The mixture requires an importance matrix.
     #[error("tensor '{tensor}' would be {dtype} in a {mixture} file, which needs an importance matrix")]
     ImportanceMissing {
         /// Name of the tensor.
@@ -66,12 +66,12 @@ pub enum QuantizeError {
         /// The reason.
         source: QuantError,
     },
-    /// The progress callback asked for the end.
+    /// The progress callback cancelled the conversion.
     #[error("quantization was cancelled")]
     Cancelled,
 }
 
-/// The reason why an importance matrix was not read.
+/// Error of reading an importance matrix.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImportanceError {
@@ -81,17 +81,17 @@ pub enum ImportanceError {
     /// The file is a damaged GGUF.
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// The file is neither form of an importance matrix, or damaged.
-    #[error("no importance matrix: {0}")]
+    /// The file has neither format of an importance matrix, or is damaged.
+    #[error("not an importance matrix: {0}")]
     Format(String),
-    /// A number is not usable as an importance.
+    /// A number is not a valid importance.
     #[error(
-        "importance of tensor '{tensor}': number {index} is {value}; finite numbers from 0 on are allowed"
+        "importance of tensor '{tensor}': number {index} is {value}; finite numbers of at least 0 are allowed"
     )]
     Value {
         /// Name of the tensor.
         tensor: String,
-        /// Place of the number.
+        /// Index of the number.
         index: usize,
         /// The number.
         value: f32,

@@ -1,41 +1,41 @@
-//! Importance matrices, as llama.cpp's `llama-imatrix` writes them.
+//! Importance matrices in the formats of llama.cpp's `llama-imatrix`.
 
 use super::ImportanceError;
 use exsa_core::gguf::{Array, GgmlType, Gguf, GgufWriter, TensorInfo, Value};
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
-/// Suffixes of the two tensors that a GGUF has for each weight: sums of squared activations, with a row per
-/// expert, and how many tokens they are sums of.
+/// Suffixes of the two tensors per weight in a GGUF file: sums of squared activations, with a row per expert,
+/// and the number of tokens summed over.
 const SUMS: &str = ".in_sum2";
 const COUNTS: &str = ".counts";
 
-/// Bytes of a tensor's name.
+/// Maximum bytes of a tensor's name.
 const NAME_BYTES_MAX: u64 = 1024;
 
 /// The importance of each column of a model's matrices: the mean square of its activations over a calibration
 /// text.
 ///
-/// A tensor of experts has the columns of all its experts, one after the other.
+/// For a tensor of experts, the columns of all experts are concatenated.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ImportanceMatrix {
     tensors: BTreeMap<String, Vec<f32>>,
 }
 
-/// The text that an importance matrix was computed from, in chunks of as many tokens each.
+/// The calibration text of an importance matrix, in chunks of equal numbers of tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CalibrationText {
-    /// Names of the text's files.
+    /// Names of the text files.
     pub names: Vec<String>,
-    /// Chunks.
+    /// Number of chunks.
     pub chunks: u32,
-    /// Tokens of each chunk.
+    /// Tokens per chunk.
     pub chunk_tokens: u32,
 }
 
 impl CalibrationText {
-    /// A text without a name.
+    /// A calibration text without file names.
     #[must_use]
     pub fn new(chunks: u32, chunk_tokens: u32) -> Self {
         Self { names: Vec::new(), chunks, chunk_tokens }
@@ -48,7 +48,7 @@ impl CalibrationText {
         self
     }
 
-    /// Tokens of all chunks.
+    /// Total number of tokens.
     pub fn tokens(&self) -> u64 {
         u64::from(self.chunks) * u64::from(self.chunk_tokens)
     }
@@ -90,11 +90,11 @@ impl ImportanceMatrix {
         self.tensors.is_empty()
     }
 
-    /// Reads a matrix: a GGUF, or the older `imatrix.dat`.
+    /// Reads a matrix from a GGUF file or the older `imatrix.dat`.
     ///
     /// # Errors
     ///
-    /// [`ImportanceError`] for whatever is wrong with the file.
+    /// [`ImportanceError`] if the file is invalid or cannot be read.
     pub fn read<R: Read + Seek>(reader: &mut R) -> Result<Self, ImportanceError> {
         let len = reader.seek(SeekFrom::End(0))?;
         reader.seek(SeekFrom::Start(0))?;
@@ -107,7 +107,7 @@ impl ImportanceMatrix {
         Self::read_legacy(&mut LegacyReader { reader: BufReader::new(reader), left: len })
     }
 
-    /// The matrix as a GGUF that llama.cpp reads too, computed from `text`.
+    /// The matrix, computed from `text`, as a GGUF file that llama.cpp can read.
     pub fn to_gguf(&self, text: &CalibrationText) -> GgufWriter {
         let writer = GgufWriter::new()
             .key("general.type", Value::Str("imatrix".into()))
@@ -136,14 +136,14 @@ impl ImportanceMatrix {
             let columns = sums_info.shape[0];
             if sums_info.elements() / columns != counts_info.elements() {
                 let problem = format!(
-                    "'{}' has shape {:?} and '{}' {:?}; a count per row is needed",
+                    "'{}' has shape {:?} and '{}' has shape {:?}, but one count per row is required",
                     sums_info.name, sums_info.shape, counts_info.name, counts_info.shape
                 );
                 return Err(ImportanceError::Format(problem));
             }
             let (mut means, counts) = (read_f32(reader, sums_info)?, read_f32(reader, counts_info)?);
             for (means, count) in means.chunks_exact_mut(columns as usize).zip(counts) {
-                // An expert that no token came to: nothing is known of its columns.
+                // An expert that received no token: the importance of its columns is unknown.
                 let known = count > 0.0;
                 means.iter_mut().for_each(|mean| *mean = if known { *mean / count } else { 1.0 });
             }
@@ -155,8 +155,8 @@ impl ImportanceMatrix {
         Ok(matrix)
     }
 
-    /// The older form: a count of entries; per entry its name, a number of calls and sums of squares. The
-    /// rest, about the calibration text, is not needed.
+    /// The older format: the number of entries, then for each its name, a number of calls and sums of
+    /// squares. The rest, about the calibration text, is ignored.
     fn read_legacy<R: Read>(reader: &mut LegacyReader<R>) -> Result<Self, ImportanceError> {
         let entries = reader.count("the number of entries", 12)?;
         let mut matrix = Self::new();
@@ -187,7 +187,7 @@ fn read_f32<R: Read + Seek>(reader: &mut R, tensor: &TensorInfo) -> Result<Vec<f
     }
     reader.seek(SeekFrom::Start(tensor.offset))?;
     let mut bytes = Vec::new();
-    // The parser has seen that the file has these bytes.
+    // The parser has checked that the file contains these bytes.
     reader.take(tensor.bytes).read_to_end(&mut bytes)?;
     Ok(f32s(&bytes).collect())
 }
@@ -196,20 +196,20 @@ fn f32s(bytes: &[u8]) -> impl Iterator<Item = f32> {
     bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes))
 }
 
-/// A file in the older form, no length of which is believed.
+/// Reader of the older format, which checks every length.
 struct LegacyReader<R> {
     reader: R,
     left: u64,
 }
 
 impl<R: Read> LegacyReader<R> {
-    /// A number of things that take `bytes_min` bytes each at least.
+    /// Reads a number of items that take at least `bytes_min` bytes each.
     fn count(&mut self, what: &str, bytes_min: u64) -> Result<u64, ImportanceError> {
         let count = i32::from_le_bytes(self.array(what)?);
         match u64::try_from(count) {
             Ok(count) if count > 0 && count <= self.left / bytes_min => Ok(count),
             _ => Err(ImportanceError::Format(format!(
-                "{what} is {count}; at least 1 is needed, and {} bytes are left in the file",
+                "{what} is {count}; at least 1 is required, and {} bytes are left in the file",
                 self.left
             ))),
         }

@@ -1,9 +1,9 @@
-//! The mixtures of types that files are known by.
+//! Quantization mixtures, by which files are named.
 
 use exsa_core::gguf::GgmlType;
 
-/// A mixture: which tensor gets which type. The rules are llama.cpp's, so that a name means the same file
-/// layout.
+/// A mixture: the assignment of types to tensors. The rules are llama.cpp's, so that a name denotes the same
+/// file layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[allow(missing_docs, non_camel_case_types, reason = "the names are llama.cpp's and say all there is")]

@@ -11,13 +11,13 @@ pub struct QuantizeOptions {
     pub mixture: Mixture,
     /// Importance of columns; none by default.
     pub importance: Option<ImportanceMatrix>,
-    /// Threads; 0, the default, for all that the machine has.
+    /// Number of threads; 0, the default, uses all of the machine.
     pub threads: usize,
-    /// Whether tensors that are quantized already may be quantized again; not by default.
+    /// Whether already quantized tensors may be requantized; `false` by default.
     pub allow_requantize: bool,
-    /// Whether all matrices get the mixture's main type; not by default.
+    /// Whether all matrices get the mixture's main type; `false` by default.
     pub pure: bool,
-    /// Types of tensors whose names contain a text; the first that matches counts before the mixture's rules.
+    /// Types by text in the tensor's name. The first match overrides the mixture's rules.
     pub overrides: Vec<(String, GgmlType)>,
 }
 
@@ -49,7 +49,7 @@ impl QuantizeOptions {
         self
     }
 
-    /// Sets whether quantized tensors may be quantized again.
+    /// Sets whether already quantized tensors may be requantized.
     #[must_use]
     pub fn allow_requantize(mut self, allow: bool) -> Self {
         self.allow_requantize = allow;
@@ -63,7 +63,8 @@ impl QuantizeOptions {
         self
     }
 
-    /// Sets the type of tensors whose names contain `part`. Widths that do not fit it still lead to another.
+    /// Sets the type of tensors whose names contain `part`. If the rows of a tensor are not whole blocks of
+    /// the type, another type is used.
     #[must_use]
     pub fn tensor_type(mut self, part: &str, dtype: GgmlType) -> Self {
         self.overrides.push((part.to_owned(), dtype));
@@ -71,7 +72,7 @@ impl QuantizeOptions {
     }
 }
 
-/// A point of a conversion, for its callback.
+/// Progress of a conversion, for its callback.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Progress<'a> {
@@ -79,11 +80,11 @@ pub struct Progress<'a> {
     pub tensor: &'a str,
     /// Its new type.
     pub dtype: GgmlType,
-    /// Number of the tensor, from 0 on.
+    /// Index of the tensor, from 0.
     pub index: usize,
     /// Number of tensors.
     pub tensors: usize,
-    /// Bytes of the input's tensors that are done.
+    /// Converted bytes of the input's tensors.
     pub bytes_done: u64,
     /// Bytes of all tensors of the input.
     pub bytes: u64,
@@ -97,8 +98,9 @@ pub struct QuantizeSummary {
     pub bytes_before: u64,
     /// Bytes of the output's tensors.
     pub bytes_after: u64,
-    /// Tensors that were converted; the others were copied.
+    /// Number of converted tensors; the others were copied.
     pub converted: usize,
-    /// Converted tensors that the importance matrix says nothing about; all of them without one.
+    /// Number of converted tensors without an entry in the importance matrix; all of them if there is no
+    /// matrix.
     pub without_importance: usize,
 }

@@ -1,4 +1,4 @@
-//! Which tensor gets which type: the rules of llama.cpp's `llama-quant.cpp` for decoder models.
+//! Assignment of types to tensors, by the rules of llama.cpp's `llama-quant.cpp` for decoder models.
 
 use super::{Mixture, QuantizeOptions};
 use exsa_core::gguf::{GgmlType, Gguf, GgufError, TensorInfo};
@@ -19,7 +19,7 @@ enum Role {
 
 impl Role {
     fn of(name: &str) -> Self {
-        /// Parts of names, the first that occurs decides.
+        /// Parts of names; the first that occurs decides.
         const PARTS: [(&str, Role); 6] = [
             ("attn_qkv.weight", Role::AttentionQkv),
             ("attn_kv_b.weight", Role::AttentionKvB),
@@ -35,20 +35,20 @@ impl Role {
         }
     }
 
-    /// Values and what contains them; errors in these weigh most.
+    /// Whether the tensor contains value projections, where errors matter most.
     fn has_values(self) -> bool {
         matches!(self, Self::AttentionV | Self::AttentionQkv | Self::AttentionKvB)
     }
 }
 
-/// Facts about a model that the rules depend on.
+/// Properties of a model that the rules depend on.
 struct Facts {
     falcon: bool,
     layers: usize,
     /// Query heads per key head.
     heads_per_group: u64,
     experts: u64,
-    /// Llama and Qwen2 of 70 billion parameters have small value projections.
+    /// Whether it is a Llama or Qwen2 with 70 billion parameters, whose value projections are small.
     seventy_billion: bool,
     tied: bool,
     /// Tensors with values.
@@ -62,7 +62,7 @@ impl Facts {
         let architecture = metadata.require::<&str>("general.architecture")?;
         let number = |key: &str, default: u64| -> Result<u64, GgufError> {
             let key = format!("{architecture}.{key}");
-            // Models whose layers differ have an array; the first layer decides, as in llama.cpp.
+            // Models with different layers have an array; the first layer decides, as in llama.cpp.
             if let Ok(Some(numbers)) = metadata.get::<Vec<u64>>(&key) {
                 return Ok(numbers.first().copied().unwrap_or(default));
             }
@@ -95,12 +95,12 @@ impl Facts {
 ///
 /// # Errors
 ///
-/// [`GgufError`] if the metadata lacks the architecture, or facts have a wrong type.
+/// [`GgufError`] if the metadata lacks the architecture, or has values of the wrong type.
 pub fn planned_types(gguf: &Gguf, options: &QuantizeOptions) -> Result<Vec<GgmlType>, GgufError> {
     let facts = Facts::of(gguf, options.importance.is_some())?;
     let tensors = gguf.tensors();
     let mut types: Vec<GgmlType> = tensors.iter().map(|tensor| tensor.dtype).collect();
-    // Tensors of a role count up in the order of the layers, in whichever order the file has them.
+    // Tensors of a role are numbered in layer order, independently of the order in the file.
     let mut order: Vec<usize> = (0..tensors.len()).filter(|i| is_quantized(&tensors[*i])).collect();
     order.sort_by_key(|i| (layer(&tensors[*i].name), &tensors[*i].name));
     let (mut values, mut downs) = (0, 0);
@@ -132,8 +132,7 @@ fn layer(name: &str) -> Option<usize> {
     name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
 }
 
-/// Whether a tensor is a matrix whose precision may be lowered; norms, biases, routers and small tensors are
-/// not.
+/// Whether a tensor is a matrix to quantize; norms, biases, routers and small tensors are not.
 fn is_quantized(tensor: &TensorInfo) -> bool {
     const KEPT: [&str; 36] = [
         "_norm.weight",
@@ -180,7 +179,7 @@ fn is_quantized(tensor: &TensorInfo) -> bool {
     dimensions >= 2 && !integers && name.ends_with("weight") && !KEPT.iter().any(|part| name.contains(part))
 }
 
-/// The type of a tensor in a mixture, before its width is looked at.
+/// The type of a tensor in a mixture, regardless of its row length.
 ///
 /// `values` and `down` count the tensors with values and the down projections before this one.
 fn mixed(
@@ -273,7 +272,8 @@ fn ffn_down(mixture: Mixture, facts: &Facts, index: usize) -> GgmlType {
     }
 }
 
-/// The type for rows of `columns` values: one of smaller blocks where they are no whole blocks of `wanted`.
+/// The type for rows of `columns` values: one with smaller blocks if the rows are not whole blocks of
+/// `wanted`.
 fn fallback(wanted: GgmlType, columns: u64) -> GgmlType {
     use GgmlType::{F16, Iq4Nl, Iq4Xs, Q2_0, Q2K, Q3K, Q4_0, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, Tq1_0, Tq2_0};
     let fits = |dtype: GgmlType| columns.is_multiple_of(dtype.block_len());

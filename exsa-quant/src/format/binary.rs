@@ -1,5 +1,5 @@
-//! Q1_0, a sign per value and a scale per 128, and Q2_0, the values -1 to 2 and a scale per 64; bits of
-//! successive values follow each other from the lowest of each byte on.
+//! Q1_0, a sign per value and a scale per 128, and Q2_0, the values -1 to 2 and a scale per 64; the bits of
+//! successive values start at the lowest bit of each byte.
 
 use super::f16_at;
 

@@ -2,8 +2,8 @@
 //! unsigned E4M3 scale per 16 values.
 //!
 //! E2M1 and E8M0 are defined in the OCP Microscaling Formats (MX) specification 1.0. [`MXFP4_VALUES`] has
-//! doubled values, so scales are halved here. As in ggml, the exponent 255 counts on instead of being a NaN,
-//! and the E4M3 code of NaN is 0.
+//! doubled values, so scales are halved here. As in ggml, the exponent 255 is an ordinary exponent instead of
+//! NaN, and the E4M3 code of NaN is 0.
 
 use super::split_nibbles;
 use crate::codebook::MXFP4_VALUES;

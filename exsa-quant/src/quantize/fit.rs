@@ -3,15 +3,15 @@
 //! With the levels `q` of all values held fixed, the best scale (and minimum) is the solution of a linear
 //! equation; with the scale held fixed, the best levels are the nearest. A fit tries scales around the one
 //! that maps the largest value to the end of the range, solves for each, and then alternates from the best
-//! until the error no longer falls. The method is that of Lloyd (1982) for a quantizer whose levels depend on
-//! two numbers.
+//! until the error no longer decreases. This is Lloyd's method (1982) for a quantizer whose levels depend on
+//! two parameters.
 
 use super::levels::Levels;
 
-/// Values summed side by side, so that sums compile to vector instructions.
+/// Number of independent partial sums, so that sums compile to vector instructions.
 const LANES: usize = 8;
 
-/// Alternations after the search; most fits end after two.
+/// Maximum alternations after the search; most fits converge after two.
 const ALTERNATIONS_MAX: usize = 6;
 
 /// Sums of a group over its values `x` with weights `w` and levels `q`.
@@ -57,25 +57,26 @@ impl Sums {
         scale * (scale * self.qq + 2.0 * (min * self.q - self.qx)) + min * (min * self.w - 2.0 * self.x)
     }
 
-    /// The best scale without a minimum; `None` where every level is 0.
+    /// The best scale without a minimum; `None` if every level is 0.
     #[inline]
     pub(super) fn scale(&self) -> Option<f32> {
         let scale = self.qx / self.qq;
         scale.is_finite().then_some(scale)
     }
 
-    /// The best scale and minimum; `None` where all levels are the same.
+    /// The best scale and minimum; `None` if all levels are equal.
     #[inline]
     pub(super) fn line(&self) -> Option<(f32, f32)> {
         let determinant = self.w * self.qq - self.q * self.q;
         let scale = (self.w * self.qx - self.x * self.q) / determinant;
         let min = (self.qq * self.x - self.q * self.qx) / determinant;
-        // A determinant that is only rounding error gives a fit that the comparison of errors discards.
+        // A determinant that is only rounding error leads to a fit that is discarded by the comparison of
+        // errors.
         (determinant > 0.0 && scale.is_finite() && min.is_finite()).then_some((scale, min))
     }
 }
 
-/// The largest number by magnitude, 0 if there is none.
+/// The value of largest magnitude; 0 if there is none.
 pub(super) fn peak(x: &[f32]) -> f32 {
     x.iter().fold(0.0, |peak: f32, x| if x.abs() > peak.abs() { *x } else { peak })
 }
@@ -97,7 +98,7 @@ impl Search {
     }
 }
 
-/// The scale with which `levels` fit `x` best; 0 if all values are 0, negative only if the levels are not
+/// The scale for which `levels` fit `x` best; 0 if all values are 0, negative only if the levels are not
 /// symmetric.
 pub(super) fn fit_scale<L: Levels>(x: &[f32], w: &[f32], levels: L, search: Search) -> f32 {
     let symmetric = levels.low() == -levels.high();
@@ -129,7 +130,7 @@ pub(super) fn fit_scale<L: Levels>(x: &[f32], w: &[f32], levels: L, search: Sear
         }
         (best, least) = (scale, error);
     }
-    // Weights that are all 0, or sums beyond f32: the largest value on the end of the range.
+    // If all weights are 0 or sums overflow f32, maps the largest value to the end of the range.
     if best == 0.0 { peak / levels.low().abs().max(levels.high()) } else { best }
 }
 
@@ -146,7 +147,7 @@ pub(super) fn fit_line<L: Levels>(
     let low = x.iter().copied().fold(f32::INFINITY, f32::min).min(min_max);
     let high = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let range = high - low;
-    // A range that is no number, or beyond f32, is left to one level.
+    // A range that is NaN or overflows f32 gets a single level.
     if !(range > f32::MIN_POSITIVE && range.is_finite()) {
         return (0.0, low.max(-f32::MAX).min(min_max));
     }
@@ -166,7 +167,7 @@ pub(super) fn fit_line<L: Levels>(
         }
         better
     };
-    // The lowest value on level 0, or half a level below it.
+    // Maps the lowest value to level 0, or half a level below it.
     for clipped in [0.0, 0.5] {
         for offset in search.offsets() {
             let inverse = (top + offset) / range;

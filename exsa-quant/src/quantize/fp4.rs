@@ -1,4 +1,4 @@
-//! MXFP4 and NVFP4: 4-bit floating point with a scale of few bits, chosen by the error that it leaves.
+//! MXFP4 and NVFP4: 4-bit floating point with a scale of few bits, chosen by the resulting error.
 
 use super::fit::peak;
 use super::pack::inverse;
@@ -6,7 +6,7 @@ use crate::codebook::MXFP4_VALUES;
 use crate::format::fp4::{e8m0_halved, ue4m3_halved};
 
 pub(super) fn mxfp4(x: &[f32; 32], w: &[f32; 32], block: &mut [u8; 17]) {
-    // The exponent that puts the largest value just below the highest level, 6 = 1.5 * 2^2, and its
+    // Tries the exponent that maps the largest value to just below the highest level, 6 = 1.5 * 2^2, and its
     // neighbours. The logarithm of 0 is below all exponents.
     let exponent = peak(x).abs().log2().floor().max(-127.0) as i32 - 2 + 127;
     let candidates = (exponent - 1..=exponent + 1).map(|e| e.clamp(0, 254) as u8);
@@ -19,7 +19,7 @@ pub(super) fn nvfp4(x: &[f32; 64], w: &[f32; 64], block: &mut [u8; 36]) {
     let (scales, quants) = block.split_at_mut(4);
     let groups = x.chunks_exact(16).zip(w.chunks_exact(16));
     for (((x, w), scale), quants) in groups.zip(scales).zip(quants.chunks_exact_mut(8)) {
-        // Codes ascend with their numbers.
+        // Codes are ordered like their values.
         let wanted = peak(x).abs() / 12.0;
         let nearest = (1..0x7f).take_while(|code| ue4m3_halved(*code) <= wanted).last().unwrap_or(0);
         let candidates = nearest.saturating_sub(4)..=(nearest + 3).min(0x7e);
@@ -28,7 +28,7 @@ pub(super) fn nvfp4(x: &[f32; 64], w: &[f32; 64], block: &mut [u8; 36]) {
     }
 }
 
-/// The candidate whose scale leaves the least weighted squared error.
+/// The candidate whose scale results in the smallest weighted squared error.
 fn least_error(x: &[f32], w: &[f32], candidates: impl Iterator<Item = u8>, scale: fn(u8) -> f32) -> u8 {
     let error = |code: u8| {
         let d = scale(code);
@@ -51,7 +51,7 @@ fn put(x: &[f32], d: f32, bytes: &mut [u8]) {
     }
 }
 
-/// Code of the nearest of [`MXFP4_VALUES`]; 0 and not its negative for what rounds to 0.
+/// Code of the nearest of [`MXFP4_VALUES`]; positive 0 for values that round to 0.
 fn nearest(x: f32) -> u8 {
     let magnitude = x.abs();
     let mut code = 0;

@@ -9,7 +9,7 @@ const SEARCH: Search = Search { from: -1.2, step: 0.1, count: 27 };
 /// IQ4 levels are up to 24 apart.
 const IQ4_SEARCH: Search = Search { from: -16.0, step: 1.0, count: 36 };
 
-/// 127 levels to either side: a finer scale gains little.
+/// There are 127 levels on either side, so a finer scale search gains little.
 const Q8_SEARCH: Search = Search { from: -0.6, step: 0.2, count: 7 };
 
 pub(super) fn q4_0(x: &[f32; 32], w: &[f32; 32], block: &mut [u8; 18]) {

@@ -1,4 +1,4 @@
-//! The numbers that a weight may be rounded to, before its scale.
+//! The values to which a weight can be rounded, before scaling.
 
 use crate::codebook::IQ4_VALUES;
 
@@ -58,7 +58,7 @@ impl Levels for Iq4Levels {
 
     #[inline]
     fn code(self, x: f32) -> u8 {
-        // A NaN stays one, and is 0 as an index.
+        // NaN is preserved by `clamp`, and becomes index 0.
         IQ4_NEAREST[((2.0 * x).clamp(-256.0, 255.0) + 256.0) as usize & 511]
     }
 }

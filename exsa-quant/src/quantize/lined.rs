@@ -1,13 +1,13 @@
-//! Super-blocks whose groups have a scale code and a minimum code each: Q2_K, Q4_K, Q5_K.
+//! Super-blocks with a scale code and a minimum code per group: Q2_K, Q4_K, Q5_K.
 
 use super::fit::{Search, Sums, fit_line};
 use super::levels::{Integers, Levels, round};
 use super::pack::{f16_of, inverse, put_two_bits, round_to_f16};
 
-/// Rounds of: choose the codes for `d` and `dmin`, then these for the codes.
+/// Rounds of alternating optimization: the codes for given `d` and `dmin`, then these for the codes.
 const ROUNDS: usize = 4;
 
-/// Offsets of the largest code from the end of its range that are tried first.
+/// Offsets of the largest code from the end of its range, tried in the first search.
 const CODE_SEARCH: Search = Search { from: -1.5, step: 0.5, count: 6 };
 
 const LINE_SEARCH: Search = Search { from: -1.0, step: 0.15, count: 15 };
@@ -35,7 +35,7 @@ impl<const GROUPS: usize> Lined<GROUPS> {
     }
 }
 
-/// A group's own best line, and the sums that tell the cost of a deviation from it.
+/// A group's own best line, and the sums from which the cost of a deviation is computed.
 #[derive(Clone, Copy)]
 struct Group {
     scale: f32,
@@ -61,7 +61,7 @@ fn fit<L: Levels, const GROUPS: usize>(
     let (mut d, mut dmin) = (round_to_f16(d), round_to_f16(dmin));
     let mut codes = groups.map(|group| group.codes(d, dmin, code_max));
     let mut best = Lined { d: 0.0, dmin: 0.0, codes: [(0, 0); GROUPS] };
-    // That of zeros.
+    // Error of all zeros.
     let mut least = 0.0;
     for _ in 0..ROUNDS {
         let mut error = 0.0;
@@ -84,7 +84,7 @@ fn fit<L: Levels, const GROUPS: usize>(
             error += least;
             factors.add(&sums, *codes);
         }
-        // Sums beyond f32 are no improvement either.
+        // Sums that overflow f32 are not an improvement either.
         if error.is_nan() || error >= least {
             break;
         }
@@ -102,13 +102,13 @@ impl Group {
         (scale, nearest_code(-self.min_for(d * scale as f32), dmin, code_max))
     }
 
-    /// The best minimum for another scale, the levels held fixed.
+    /// The best minimum for another scale, with fixed levels.
     fn min_for(&self, scale: f32) -> f32 {
         let shift = (self.scale - scale) * self.sums.q / self.sums.w;
         if shift.is_finite() { self.min + shift } else { self.min }
     }
 
-    /// The cost of other codes than the group's own line, the levels held fixed.
+    /// The cost of codes that differ from the group's own line, with fixed levels.
     fn cost(&self, d: f32, dmin: f32, code_max: i32) -> f32 {
         let (scale, min) = self.codes(d, dmin, code_max);
         let (ds, dm) = (d * scale as f32 - self.scale, -dmin * min as f32 - self.min);
@@ -116,7 +116,7 @@ impl Group {
     }
 }
 
-/// The factors with which rounded codes stay closest to the groups' own lines.
+/// The factors for which the rounded codes are closest to the groups' own lines.
 fn first_factors(groups: &[Group], code_max: i32) -> (f32, f32) {
     let peaks = groups
         .iter()
@@ -139,7 +139,7 @@ fn nearest_code(x: f32, factor: f32, code_max: i32) -> i32 {
     round((x * inverse(factor)).max(0.0).min(code_max as f32)) as i32
 }
 
-/// Normal equations of the two factors over a super-block, all codes and levels held fixed.
+/// Normal equations of the two factors over a super-block, with fixed codes and levels.
 #[derive(Default)]
 struct Factors {
     scale: f32,

@@ -1,4 +1,4 @@
-//! f32 to blocks, by type.
+//! Quantization: f32 to blocks, by type.
 
 mod fit;
 mod fp4;
@@ -12,25 +12,26 @@ mod ternary;
 use crate::QuantError;
 use exsa_core::gguf::GgmlType;
 
-/// Weight of a column without importance beside columns with it, as a share of the mean: a column that the
-/// calibration never used still keeps its values.
+/// Minimum importance of a column, relative to the mean, so that a column that the calibration never used
+/// still keeps its values.
 const IMPORTANCE_FLOOR: f32 = 1e-4;
 
 /// Quantizes rows of `columns` values to `dtype` and appends their blocks to `out`.
 ///
 /// Blocks are chosen to have a small weighted squared error. The weight of a value `x` is its column's
-/// importance times `sqrt(m + x * x)`, with the mean square `m` of its row: large values matter more than
-/// their own squared error says (the weights of llama.cpp's quantizer; for Q1_0 the importance alone).
-/// `importance` has the mean square of each column's activations, as llama.cpp's importance matrices do;
-/// without it all columns are alike. F32, F16 and BF16 are rounded to nearest, whatever the importance.
+/// importance times `sqrt(m + x * x)`, with the mean square `m` of its row: large values have more influence
+/// than their squared error alone (the weights of llama.cpp's quantizer; for Q1_0, only the importance is
+/// used). `importance` has the mean square of each column's activations, as llama.cpp's importance matrices
+/// do; without it, all columns have equal importance. F32, F16 and BF16 are rounded to nearest, whatever the
+/// importance.
 ///
-/// The same input gives the same bytes on every processor.
+/// The same input yields the same bytes on every processor.
 ///
 /// # Errors
 ///
-/// [`QuantError::NotQuantizable`] for types that are not quantized to, [`QuantError::PartialBlock`] and
-/// [`QuantError::PartialRow`] where the lengths do not fit, [`QuantError::Importance`] and
-/// [`QuantError::NotFinite`] for numbers that cannot be used. `out` is unchanged then.
+/// [`QuantError::NotQuantizable`] for unsupported target types, [`QuantError::PartialBlock`] and
+/// [`QuantError::PartialRow`] if the lengths do not match, [`QuantError::Importance`] and
+/// [`QuantError::NotFinite`] for invalid numbers. `out` is then unchanged.
 pub fn quantize(
     dtype: GgmlType,
     values: &[f32],
@@ -57,7 +58,8 @@ pub fn quantize(
     if let Some(at) = values.iter().position(|x| !x.is_finite()) {
         return Err(QuantError::NotFinite { row: at / columns, column: at % columns, value: values[at] });
     }
-    // A sign has the same error wherever its value lies: only the mean is fitted, and large values bias it.
+    // The error of a sign does not depend on the magnitude: only the mean is fitted, and weighting would bias
+    // it towards large values.
     let by_magnitude = dtype != GgmlType::Q1_0;
     let floor = importance
         .map_or(0.0, |importance| IMPORTANCE_FLOOR * importance.iter().sum::<f32>() / columns as f32);
@@ -85,12 +87,13 @@ pub fn can_quantize(dtype: GgmlType) -> bool {
 
 fn check_importance(importance: &[f32], columns: usize) -> Result<(), QuantError> {
     if importance.len() != columns {
-        let problem = format!("it has {} numbers for {columns} columns", importance.len());
+        let problem = format!("it has {} numbers, but there are {columns} columns", importance.len());
         return Err(QuantError::Importance(problem));
     }
     match importance.iter().position(|x| !(x.is_finite() && *x >= 0.0)) {
         Some(at) => {
-            let problem = format!("column {at} has {}; finite numbers from 0 on are allowed", importance[at]);
+            let problem =
+                format!("column {at} has {}; finite numbers of at least 0 are allowed", importance[at]);
             Err(QuantError::Importance(problem))
         }
         None => Ok(()),
@@ -109,7 +112,7 @@ fn weigh(row: &[f32], by_magnitude: bool, importance: Option<&[f32]>, floor: f32
     }
 }
 
-/// Appends the blocks of a row with its weights.
+/// Appends the blocks of a row, given its values and their weights.
 type RowQuantizer = fn(&[f32], &[f32], &mut Vec<u8>);
 
 /// The quantizer of a type with blocks; `None` for other types.

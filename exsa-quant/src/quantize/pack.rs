@@ -14,7 +14,7 @@ pub(super) fn round_to_f16(x: f32) -> f32 {
     f16_of(x).1
 }
 
-/// 1 / `x`, and 0 for 0: what multiplies values before they are rounded to levels.
+/// 1 / `x`, or 0 for 0: the factor of values before they are rounded to levels.
 pub(super) fn inverse(x: f32) -> f32 {
     let inverse = 1.0 / x;
     if inverse.is_finite() { inverse } else { 0.0 }

@@ -1,13 +1,13 @@
-//! Super-blocks whose groups have a scale code each: Q3_K, Q6_K, IQ4_XS.
+//! Super-blocks with a scale code per group: Q3_K, Q6_K, IQ4_XS.
 
 use super::fit::{Search, Sums, fit_scale};
 use super::levels::{Integers, Iq4Levels, Levels, round};
 use super::pack::{f16_of, inverse, put_nibbles, put_two_bits, round_to_f16};
 
-/// Rounds of: choose the codes for `d`, then `d` for the codes.
+/// Rounds of alternating optimization: the codes for a given `d`, then `d` for the codes.
 const ROUNDS: usize = 4;
 
-/// Offsets of the largest scale code from the end of its range that are tried first.
+/// Offsets of the largest scale code from the end of its range, tried in the first search.
 const CODE_SEARCH: Search = Search { from: -2.0, step: 0.25, count: 16 };
 
 /// A super-block of `GROUPS` groups: value = `d * codes[group] * level`.
@@ -51,7 +51,7 @@ fn fit<L: Levels, const GROUPS: usize>(
     });
     let mut d = round_to_f16(first_factor(&scales, &curvature, low, high));
     let mut best = Scaled { d: 0.0, codes: [0; GROUPS] };
-    // That of zeros.
+    // Error of all zeros.
     let mut least = 0.0;
     let mut codes: [i32; GROUPS] = scales.map(|scale| nearest_code(scale, d, low, high));
     for _ in 0..ROUNDS {
@@ -75,7 +75,7 @@ fn fit<L: Levels, const GROUPS: usize>(
             qx += code * sums.qx;
             qq += code * code * sums.qq;
         }
-        // Sums beyond f32 are no improvement either.
+        // Sums that overflow f32 are not an improvement either.
         if error.is_nan() || error >= least {
             break;
         }
@@ -89,8 +89,7 @@ fn fit<L: Levels, const GROUPS: usize>(
     best
 }
 
-/// The factor with which rounded codes stay closest to the scales, an error in each weighted by its
-/// `curvature`.
+/// The factor for which the rounded codes are closest to the scales, with errors weighted by `curvature`.
 fn first_factor<const GROUPS: usize>(
     scales: &[f32; GROUPS],
     curvature: &[f32; GROUPS],

@@ -5,8 +5,8 @@ use super::levels::{Integers, Levels};
 use super::pack::{f16_of, inverse};
 use crate::format::ternary::TQ1_RUNS;
 
-/// Scales down to a third of the largest value: most values are small where the weights are not ternary
-/// already.
+/// Tries scales down to a third of the largest value, since most values are small unless the weights are
+/// already ternary.
 const SEARCH: Search = Search { from: 0.0, step: 0.1, count: 25 };
 
 const TERNARY: Integers<-1, 1> = Integers;
@@ -19,7 +19,7 @@ pub(super) fn tq1_0(x: &[f32; 256], w: &[f32; 256], block: &mut [u8; 54]) {
         let (run, after) = rest.split_at(len * digits);
         rest = after;
         for (i, byte) in block[start..start + len].iter_mut().enumerate() {
-            // Five digits always: a missing last digit is 0.
+            // Always five digits: a missing last digit is 0.
             let number = (0..5).fold(0u16, |number, digit| {
                 3 * number + if digit < digits { u16::from(run[digit * len + i]) } else { 0 }
             });
@@ -52,7 +52,7 @@ pub(super) fn q2_0(x: &[f32; 64], w: &[f32; 64], block: &mut [u8; 18]) {
     }
 }
 
-/// Signs, and the mean magnitude, which is the scale of least squared error.
+/// Signs, and the mean magnitude, which is the scale with the least squared error.
 pub(super) fn q1_0(x: &[f32; 128], w: &[f32; 128], block: &mut [u8; 18]) {
     let sum: f32 = x.iter().zip(w).map(|(x, w)| w * x.abs()).sum();
     let mean = sum / w.iter().sum::<f32>();

@@ -1,4 +1,4 @@
-//! Authentication of requests, and the check of scopes.
+//! Authentication of requests, and checks of scopes.
 
 use super::credential::Credential;
 use super::events::AccessEvent;
@@ -23,7 +23,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The header in which a trusted proxy names the end user.
+/// Header in which a trusted proxy names the end user.
 const END_USER: HeaderName = HeaderName::from_static("x-exsa-user");
 
 /// Access cannot be set up.
@@ -33,7 +33,7 @@ pub enum AccessError {
     /// No data folder is configured.
     #[error("access.data: a folder for the keys is needed")]
     NoData,
-    /// The data folder or its database cannot be used.
+    /// The data folder or its database is unusable.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The keys cannot be exported.
@@ -45,12 +45,12 @@ pub enum AccessError {
     /// No thread can be started.
     #[error("no thread can be started: {0}")]
     Thread(#[source] std::io::Error),
-    /// A setting of `[access.jwt]` is not allowed.
+    /// A setting of `[access.jwt]` is invalid.
     #[error(transparent)]
     Jwt(#[from] JwtConfigError),
 }
 
-/// Authentication of a server's requests. Clones share one state.
+/// Authentication of a server's requests. Clones share state.
 ///
 /// ```no_run
 /// use exsa_server::access::{Access, AccessConfig};
@@ -83,7 +83,7 @@ impl Access {
     ///
     /// # Errors
     ///
-    /// The folder cannot be used, another process has the database open, or a setting is not allowed.
+    /// The folder is unusable, another process has the database open, or a setting is invalid.
     pub fn open(config: &AccessConfig) -> Result<Self, AccessError> {
         let folder = config.data.as_ref().ok_or(AccessError::NoData)?;
         let keys = Keys::open(Arc::new(Store::open(folder)?))?;
@@ -97,11 +97,11 @@ impl Access {
         Self::new(keys, config, Some(folder.clone()))
     }
 
-    /// Authentication by keys that are open already; the configured folder is not used.
+    /// Uses keys that are already open; the configured folder is not used.
     ///
     /// # Errors
     ///
-    /// A setting is not allowed.
+    /// A setting is invalid.
     pub fn with_keys(keys: Arc<Keys>, config: &AccessConfig) -> Result<Self, AccessError> {
         Self::new(keys, config, None)
     }
@@ -112,13 +112,13 @@ impl Access {
         Ok(Self(Arc::new(Parts { keys, tokens: tokens.into(), failures, folder })))
     }
 
-    /// Prepares other settings of tokens and failures, and reads their files. The returned function applies
-    /// them at once. Running streams go on, except those of tokens that the new settings do not accept, which
-    /// end as by a revocation. Whether there are keys, and their folder, cannot change.
+    /// Prepares new settings of tokens and failures, and reads their files. The returned function applies
+    /// them atomically. Running streams continue, except those of tokens that the new settings do not accept,
+    /// which end as if revoked. Whether keys are enabled, and their folder, cannot change.
     ///
     /// # Errors
     ///
-    /// A setting is not allowed; nothing changes.
+    /// A setting is invalid; nothing changes.
     pub fn prepare(&self, config: &AccessConfig) -> Result<impl FnOnce() + Send + use<>, AccessError> {
         let parts = self.0.clone();
         let current = parts.tokens.load_full();
@@ -143,13 +143,13 @@ impl Access {
         &self.0.keys
     }
 
-    /// Tells acts on keys, and refusals, to a function, such as one that writes an audit log. It runs on the
-    /// thread of the act. Only the first call has an effect.
+    /// Sets a function that is called with acts on keys and with refusals, for example to write an audit log.
+    /// It runs on the thread of the act. Only the first call has an effect.
     pub fn observe(&self, observer: impl Fn(&AccessEvent<'_>) + Send + Sync + 'static) {
         self.0.keys.observe(observer);
     }
 
-    /// The database, in which other modules keep tables of their own.
+    /// The database, in which other modules keep their own tables.
     pub fn store(&self) -> &Arc<Store> {
         self.0.keys.store()
     }
@@ -159,7 +159,7 @@ impl Access {
         self.0.folder.as_deref()
     }
 
-    /// Finds the sender of a request.
+    /// Identifies the caller of a request.
     async fn identify(&self, headers: &HeaderMap, context: &RequestContext) -> Result<Caller, ApiError> {
         let caller = match Credential::find(headers)? {
             Credential::Key(key) => self.by_key(&key, context)?,
@@ -196,17 +196,17 @@ impl Access {
             if let Some(caller) = tokens.remembered(token) {
                 return Ok(caller);
             }
-            // Signatures cost time, so that an address without failures left gets no further one checked.
+            // Verifying signatures costs time, so an address without failures left is refused first.
             self.0.failures.check(address(context)).map_err(refusal::too_many)?;
             match tokens.verify(token).await {
-                // A reload came in between.
+                // A reload happened in between.
                 Err(TokenError::Replaced) => {}
                 result => return result.map_err(|error| self.refused(context, error)),
             }
         }
     }
 
-    /// The answer to a token that is refused.
+    /// Returns the response to a refused token.
     fn refused(&self, context: &RequestContext, error: TokenError) -> ApiError {
         match error {
             TokenError::NoKeys => {
@@ -221,7 +221,7 @@ impl Access {
         }
     }
 
-    /// Counts a failure of an address. Returns the answer to it.
+    /// Counts a failure of an address. Returns the response.
     fn failed(&self, context: &RequestContext, error: ApiError) -> ApiError {
         if let Err(wait) = self.0.failures.count(address(context)) {
             return refusal::too_many(wait);
@@ -237,14 +237,14 @@ fn address(context: &RequestContext) -> Option<IpAddr> {
     context.peer.map(|peer| peer.ip())
 }
 
-/// The reason for which a request has no [`Caller`]. Routes for everyone do not ask for it.
+/// Reason why a request has no [`Caller`]. Public routes do not need one.
 #[derive(Clone)]
 struct Unauthenticated(ApiError);
 
-/// Code of the error of a request without a key or token. Routes for everyone take such requests.
+/// Error code of a request without a key or token. Public routes accept such requests.
 const MISSING: &str = "missing_api_key";
 
-/// Finds the sender of a request and adds it as an extension. Without authentication every sender is
+/// Identifies the caller of a request and adds it as an extension. Without authentication every caller is
 /// [`Caller::anonymous`].
 pub(crate) async fn authenticate(
     State(state): State<Arc<AppState>>,
@@ -274,7 +274,7 @@ pub(crate) async fn authenticate(
     next.run(request).await
 }
 
-/// Lets requests pass whose sender has `scope`.
+/// Accepts only requests whose caller has `scope`.
 pub(crate) async fn require(State(scope): State<Scope>, request: Request, next: Next) -> Response {
     let extensions = request.extensions();
     let refusals = extensions.get::<Refusals>();

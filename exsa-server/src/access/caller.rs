@@ -1,4 +1,4 @@
-//! The authenticated sender of a request.
+//! The authenticated caller of a request.
 
 use super::grants::Grants;
 use super::models::AllowedModels;
@@ -11,39 +11,39 @@ use exsa_core::Priority;
 use serde_json::Value;
 use std::sync::Arc;
 
-/// First part of the ids of callers with a token.
+/// Prefix of the ids of callers with a token.
 pub(super) const TOKEN_PREFIX: &str = "jwt:";
 
-/// The sender of a request, an extension of every request that reaches a handler. Clones are cheap.
+/// The caller of a request; an extension of every request that reaches a handler. Clones are cheap.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Caller {
-    /// Id of the key, `jwt:` and the subject of a token, `operator` for the control socket, or `anonymous`.
+    /// Key id, `jwt:` and the subject of a token, `operator` for the control socket, or `anonymous`.
     pub id: Arc<str>,
-    /// Group with which quotas are shared.
+    /// Group whose quota is shared.
     pub group: Option<Arc<str>>,
-    /// Permitted acts.
+    /// Granted scopes.
     pub scopes: Scopes,
-    /// Permitted models.
+    /// Allowed models.
     pub models: AllowedModels,
-    /// The most urgent class that requests may have.
+    /// The most urgent class allowed for requests.
     pub priority_max: Priority,
     /// Weight in the fair queue.
     pub weight: f32,
-    /// Whether the sender may name its end user.
+    /// Whether the caller may name its end user.
     pub trusted_proxy: bool,
-    /// The end user that a trusted proxy named in the header `x-exsa-user`.
+    /// The end user named by a trusted proxy in the header `x-exsa-user`.
     pub end_user: Option<Arc<str>>,
-    /// Quota of this sender alone.
+    /// Quota of this caller.
     pub quota: Option<Arc<Value>>,
-    /// Unix time in seconds from which the key or token is not valid any more.
+    /// Unix time in seconds at which the key or token expires.
     pub expires: Option<u64>,
-    /// Revocation of the secret by which the sender was authenticated.
+    /// Revocation of the caller's secret.
     pub revocation: Revocation,
 }
 
 impl Caller {
-    /// The sender of every request to a server without authentication: all scopes, all models.
+    /// The caller of every request to a server without authentication: all scopes, all models.
     pub fn anonymous() -> Self {
         Self {
             id: "anonymous".into(),
@@ -60,7 +60,7 @@ impl Caller {
         }
     }
 
-    /// A sender with the rights of a key or token.
+    /// Creates a caller with the rights of a key or token.
     pub(crate) fn new(id: &str, grants: &Grants, expires: Option<u64>, revocation: Revocation) -> Self {
         let Grants { scopes, models, priority_max, weight, group, trusted_proxy, quota } = grants.clone();
         Self {
@@ -83,22 +83,22 @@ impl Caller {
         Self::new("operator", &Grants::operator(), None, Revocation::never())
     }
 
-    /// Whether the sender was not authenticated.
+    /// Returns whether the caller was not authenticated.
     pub fn is_anonymous(&self) -> bool {
         &*self.id == "anonymous"
     }
 
-    /// Whether the sender came with a token of an identity provider.
+    /// Returns whether the caller used a token of an identity provider.
     pub fn is_token(&self) -> bool {
         self.id.starts_with(TOKEN_PREFIX)
     }
 
-    /// Whether the sender may use a model.
+    /// Returns whether the caller may use a model.
     pub fn may_use(&self, model: &str) -> bool {
         self.models.allow(model)
     }
 
-    /// The rights of the sender.
+    /// Returns the rights of the caller.
     pub fn grants(&self) -> Grants {
         Grants {
             scopes: self.scopes,

@@ -1,4 +1,5 @@
-//! The commands `exsa-server key`: through the control socket of a running server, or on the database itself.
+//! The commands `exsa-server key`: through the control socket of a running server, or directly on the
+//! database.
 
 use super::caller::Caller;
 use super::{AllowedModels, KeyError, KeyOptions, KeyRecord, Keys, ModelPattern, Scope, Store, StoreError};
@@ -12,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-/// Time in which a server that starts or stops may keep both the database and the socket closed.
+/// Time during which a starting or stopping server may keep both the database and the socket closed.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Manages API keys.
@@ -24,24 +25,24 @@ pub struct KeyArgs {
 
 #[derive(Clone, Debug, Subcommand)]
 enum Command {
-    /// Makes a key and prints it; it cannot be shown again
+    /// Create a key and print it; it cannot be shown again
     New(New),
-    /// Lists keys
+    /// List keys
     List {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Revokes a key: it is refused from now on, and its running streams end
+    /// Revoke a key: it is refused from now on, and its running streams end
     Revoke {
-        /// Id of the key
+        /// Key id
         id: String,
     },
-    /// Makes a new secret for a key and prints it
+    /// Create a new secret for a key and print it
     Rotate {
-        /// Id of the key
+        /// Key id
         id: String,
-        /// Time in which the old secret stays valid, as 1h; none without it
+        /// Time for which the old secret stays valid, such as 1h; by default it is revoked
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
         overlap: Option<Duration>,
     },
@@ -49,31 +50,31 @@ enum Command {
 
 #[derive(Clone, Debug, Args)]
 struct New {
-    /// Name for people
+    /// Display name
     #[arg(long)]
     name: String,
-    /// Permitted act: infer, models, metrics, audit or keys; repeatable; infer without it
+    /// Scope: infer, models, metrics, audit or keys; repeatable; infer by default
     #[arg(long, value_name = "SCOPE")]
     scope: Vec<Scope>,
-    /// Permitted model, or a prefix that ends with '*'; repeatable; all without it
+    /// Allowed model, or a prefix that ends with '*'; repeatable; all by default
     #[arg(long, value_name = "NAME")]
     model: Vec<ModelPattern>,
-    /// Group with which quotas are shared
+    /// Group whose quota is shared
     #[arg(long)]
     group: Option<String>,
-    /// The most urgent class of requests: interactive, normal or batch
+    /// The most urgent request class allowed: interactive, normal or batch
     #[arg(long, value_name = "CLASS", default_value = "normal", value_parser = read_priority)]
     priority_max: Priority,
-    /// Share of the engine against other keys
+    /// Share of the engine relative to other keys
     #[arg(long, default_value_t = 1.0)]
     weight: f32,
-    /// Time until the key expires, as 30d; never without it
+    /// Time until the key expires, such as 30d; never by default
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     expires: Option<Duration>,
-    /// Let requests name their end user
+    /// Allow requests to name their end user
     #[arg(long)]
     trusted_proxy: bool,
-    /// Limit of this key alone, as requests_per_minute=60 or streams=unlimited; repeatable
+    /// Limit of this key, such as requests_per_minute=60 or streams=unlimited; repeatable
     #[arg(long, value_name = "LIMIT=NUMBER", value_parser = read_limit)]
     quota: Vec<(String, Value)>,
 }
@@ -83,7 +84,7 @@ fn read_priority(name: &str) -> Result<Priority, String> {
     found.ok_or_else(|| "allowed are interactive, normal and batch".into())
 }
 
-/// Reads `NAME=NUMBER` or `NAME=unlimited`, with the names of the section `[quota.keys.ID]`.
+/// Parses `NAME=NUMBER` or `NAME=unlimited`, with the names of the section `[quota.keys.ID]`.
 fn read_limit(text: &str) -> Result<(String, Value), String> {
     let (name, value) = text.split_once('=').ok_or("allowed is LIMIT=NUMBER or LIMIT=unlimited")?;
     let value = value.parse::<u64>().map_or_else(|_| Value::from(value), Value::from);
@@ -109,7 +110,7 @@ pub fn run(args: &KeyArgs, folder: &Path) -> Result<(), Box<dyn Error>> {
         Command::List { json: true } => writeln!(out, "{answer:#}")?,
         Command::Revoke { .. } => eprintln!("key {} revoked", text(&answer, "id")),
         Command::New(_) | Command::Rotate { .. } => {
-            // The key alone goes to standard output, for scripts.
+            // Only the key goes to standard output, for scripts.
             eprintln!("key {} ({}); it is not shown again:", text(&answer, "id"), text(&answer, "name"));
             writeln!(out, "{}", text(&answer, "key"))?;
         }
@@ -117,7 +118,7 @@ pub fn run(args: &KeyArgs, folder: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Asks the server of the folder, or opens the database where there is none.
+/// Sends the command to the folder's server, or opens the database if there is none.
 fn perform(command: &Command, folder: &Path) -> Result<Value, Box<dyn Error>> {
     let begun = Instant::now();
     loop {
@@ -148,7 +149,7 @@ impl New {
         options.trusted_proxy(self.trusted_proxy)
     }
 
-    /// A limit that is given more than once.
+    /// Returns a limit that is given more than once.
     fn repeated_limit(&self) -> Option<&str> {
         let mut names: Vec<_> = self.quota.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
@@ -156,7 +157,7 @@ impl New {
     }
 }
 
-/// Runs a command on the database. Answers have the form of the routes.
+/// Runs a command on the database. Results have the form of the routes.
 fn act(command: &Command, keys: &Keys) -> Result<Value, KeyError> {
     let operator = Caller::operator();
     let shown = |(record, text): (KeyRecord, super::SecretText)| {
@@ -175,7 +176,7 @@ fn act(command: &Command, keys: &Keys) -> Result<Value, KeyError> {
     }
 }
 
-/// The method, path and body by which the control socket is asked.
+/// Returns method, path and body for the control socket.
 #[cfg(unix)]
 fn request(command: &Command) -> (&'static str, String, Value) {
     let time = |time: &Option<Duration>| time.map(|time| humantime::format_duration(time).to_string());
@@ -198,19 +199,19 @@ fn request(command: &Command) -> (&'static str, String, Value) {
     }
 }
 
-/// A text as one segment of a path: other characters than those of ids become `_`, which no id has.
+/// Encodes a text as one path segment: characters that ids cannot have become `_`, which no id has.
 #[cfg(unix)]
 fn segment(id: &str) -> String {
     id.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
 }
 
-/// Sends a command to the server of the folder; `None` if there is none.
+/// Sends a command to the folder's server; `None` if there is none.
 #[cfg(unix)]
 fn ask_server(command: &Command, folder: &Path) -> Result<Option<Value>, Box<dyn Error>> {
     use std::os::unix::net::UnixStream;
     let mut connection = match UnixStream::connect(super::control::path(folder)) {
         Ok(connection) => connection,
-        // Nothing is there, or a dead server's socket.
+        // No socket, or the socket of a dead server.
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
             return Ok(None);
         }

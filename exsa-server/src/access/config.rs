@@ -20,17 +20,17 @@ use std::path::PathBuf;
 pub struct AccessConfig {
     /// Whether requests need a key or token; false by default.
     pub enabled: bool,
-    /// Folder of the keys and the control socket, with mode 0700; needed where `enabled` is set.
+    /// Folder of the keys and the control socket, with mode 0700; required if `enabled` is set.
     pub data: Option<PathBuf>,
     /// File to which the keys are exported for other servers; none by default.
     pub export: Option<PathBuf>,
     /// File from which the keys of another server are imported; none by default.
     pub import: Option<PathBuf>,
-    /// Wrong keys and tokens that an address may send at once; 20 by default.
+    /// Burst of wrong keys and tokens allowed per address; 20 by default.
     pub failures_burst: u32,
-    /// Further wrong keys and tokens of an address per minute; 20 by default.
+    /// Additional wrong keys and tokens allowed per address and minute; 20 by default.
     pub failures_per_minute: u32,
-    /// Tokens of an identity provider; none are accepted by default.
+    /// Settings for tokens of an identity provider; none are accepted by default.
     pub jwt: Option<JwtConfig>,
 }
 
@@ -49,10 +49,10 @@ impl Default for AccessConfig {
 }
 
 impl AccessConfig {
-    /// Reports unusable values.
+    /// Reports invalid values.
     pub(crate) fn validate(&self, problems: &mut Problems) {
         if self.enabled && self.data.is_none() {
-            problems.add("access.data", "a folder is needed where access.enabled is true");
+            problems.add("access.data", "a folder is required if access.enabled is true");
         }
         for (name, path) in [("export", &self.export), ("import", &self.import)] {
             if path.is_some() && !self.enabled {
@@ -71,8 +71,8 @@ impl AccessConfig {
         }
     }
 
-    /// Reports a file of keys that cannot be imported now. A server that has imported keys before starts
-    /// without it, so that this is no unusable value.
+    /// Reports a key file that cannot be imported now. A server that has imported keys before starts without
+    /// it, so this is not an invalid value.
     pub(crate) fn check_import(&self, problems: &mut Problems) {
         if let Some(Err(error)) = self.import.as_deref().map(KeyFile::read) {
             problems.add("access.import", error);
@@ -107,7 +107,7 @@ impl AccessConfig {
         self
     }
 
-    /// Sets the wrong keys and tokens that an address may send, at once and per minute.
+    /// Sets the wrong keys and tokens allowed per address: burst, and per minute.
     #[must_use]
     pub fn failures(mut self, burst: u32, per_minute: u32) -> Self {
         (self.failures_burst, self.failures_per_minute) = (burst, per_minute);

@@ -1,7 +1,7 @@
-//! The control socket: the routes of keys for whoever can enter the data folder.
+//! Control socket: the key routes for users with access to the data folder.
 //!
-//! redb locks its file to one process, so that the commands `exsa-server key` reach a running server through
-//! `control.sock` in the data folder. Its permissions stand for authentication: the folder has mode 0700, the
+//! redb locks its file to one process, so the commands `exsa-server key` reach a running server through
+//! `control.sock` in the data folder. File permissions replace authentication: the folder has mode 0700, the
 //! socket 0600, and the peer must be the owner of the socket or root.
 
 use super::routes::routes;
@@ -26,10 +26,10 @@ const NAME: &str = "control.sock";
 /// Maximum open connections.
 const CONNECTIONS_MAX: usize = 16;
 
-/// Maximum time in which the head of a request must be read.
+/// Timeout for reading a request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Maximum time of a connection.
+/// Maximum duration of a connection.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Path of the socket of a data folder.
@@ -47,12 +47,12 @@ pub struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Binds the socket in the data folder of `access`, within a tokio runtime. Whoever has the database open
-    /// owns the socket, so that one that is there already is a dead server's and is replaced.
+    /// Binds the socket in the data folder of `access`, within a tokio runtime. The process that has the
+    /// database open owns the socket, so an existing one is left from a dead server and is replaced.
     ///
     /// # Errors
     ///
-    /// The socket cannot be made, or `access` has no data folder.
+    /// The socket cannot be created, or `access` has no data folder.
     pub fn bind(access: &Access) -> io::Result<Self> {
         let folder = access.folder();
         let folder =

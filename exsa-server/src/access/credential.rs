@@ -5,7 +5,7 @@ use super::secret::PresentedKey;
 use crate::http::error::ApiError;
 use axum::http::{HeaderMap, HeaderName, header};
 
-/// The header in which clients of Anthropic's API send their key.
+/// Header in which clients of Anthropic's API send their key.
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Credential of a request.
@@ -13,7 +13,7 @@ const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 pub(super) enum Credential<'a> {
     /// An API key of this server.
     Key(PresentedKey<'a>),
-    /// Another text: a token, or nothing valid.
+    /// Any other text: a token, or an invalid credential.
     Token(&'a str),
 }
 
@@ -22,7 +22,7 @@ impl<'a> Credential<'a> {
     ///
     /// # Errors
     ///
-    /// There is none, more than one, or one of another form. Messages have no part of it.
+    /// There is none, more than one, or one in another form. Messages never contain it.
     pub(super) fn find(headers: &'a HeaderMap) -> Result<Self, ApiError> {
         let mut found: Option<&str> = None;
         for value in headers.get_all(header::AUTHORIZATION) {
@@ -49,7 +49,7 @@ impl<'a> Credential<'a> {
     }
 }
 
-/// Takes in a credential. Two that differ are refused: which of them counts must not depend on the server.
+/// Accepts a credential. Two different ones are refused, since it would be ambiguous which one counts.
 fn one<'a>(found: &mut Option<&'a str>, text: &'a str) -> Result<(), ApiError> {
     match found.replace(text) {
         Some(other) if other != text => Err(refusal::invalid("the request has two different keys")),

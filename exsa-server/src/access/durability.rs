@@ -1,4 +1,4 @@
-//! Tests: what was acknowledged survives the end of the process and of the machine.
+//! Tests: acknowledged changes survive process crashes and power failures.
 
 use super::keys::KeyRefusal;
 use super::secret::{PresentedKey, new_id};
@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// A generator of numbers for places of crashes.
+/// Random numbers for the positions of crashes.
 struct Random(u64);
 
 impl Random {
@@ -24,7 +24,7 @@ impl Random {
     }
 }
 
-/// Changes that were acknowledged: texts of keys by their ids, and ids of revoked keys.
+/// Acknowledged changes: key texts by id, and ids of revoked keys.
 #[derive(Debug, Default)]
 struct Acknowledged {
     made: HashMap<String, String>,
@@ -68,9 +68,9 @@ impl Change {
 /// A disk that loses power after a number of operations.
 #[derive(Default)]
 struct Disk {
-    /// Content as the process sees it.
+    /// Content visible to the process.
     seen: Vec<u8>,
-    /// Content that survives for certain.
+    /// Content that is certain to survive.
     synced: Vec<u8>,
     /// Changes since the last sync.
     unsynced: Vec<Change>,
@@ -96,7 +96,7 @@ impl Disk {
         Ok(())
     }
 
-    /// The disk after power is back: of changes that were not synced, those that `survives` says.
+    /// Returns the disk after a restart: unsynced changes survive as `survives` says.
     fn restart(&mut self, mut survives: impl FnMut() -> bool) {
         for change in std::mem::take(&mut self.unsynced) {
             if survives() {
@@ -151,7 +151,7 @@ fn open(backend: &Backend) -> Option<Keys> {
     Keys::open(Arc::new(Store::with_backend(backend.clone()).ok()?)).ok()
 }
 
-/// Makes, rotates and revokes keys until a change fails, or 20 are made.
+/// Creates, rotates and revokes keys until a change fails, or 20 keys are created.
 fn change(keys: &Keys, done: &mut Acknowledged, random: &mut Random) -> Option<()> {
     let operator = Caller::operator();
     for number in 0..20 {
@@ -183,17 +183,17 @@ fn acknowledged_changes_survive_a_loss_of_power_at_any_write() {
         let backend = Backend(Arc::default());
         let mut done = Acknowledged::default();
         let keys = open(&backend).unwrap();
-        // About twelve operations make a change, 20 keys with their changes about 300.
+        // A change takes about twelve operations, 20 keys with their changes about 300.
         backend.0.lock().unwrap().operations_left = Some(random.below(250));
         cut += usize::from(change(&keys, &mut done, &mut random).is_none());
         drop(keys);
-        // Nothing that was not synced survives, or some of it does.
+        // Either nothing unsynced survives, or some of it.
         let mut survivors = Random(random.0);
         backend.0.lock().unwrap().restart(|| round % 2 == 1 && survivors.below(2) == 0);
         let keys = open(&backend).expect("the store opens after a loss of power");
         done.check(&keys);
         kept += done.made.len();
-        // The store can be written again.
+        // The store is writable again.
         assert!(change(&keys, &mut done, &mut random).is_some());
         done.check(&keys);
     }
@@ -217,7 +217,7 @@ fn what_is_left_of_a_store_that_was_being_made_does_no_harm() {
 
 const FOLDER: &str = "EXSA_DURABILITY_FOLDER";
 
-/// The process that is killed: makes and revokes keys and tells each change once it is acknowledged.
+/// The child process that is killed: creates and revokes keys and reports each acknowledged change.
 #[test]
 #[ignore = "the child of keys_survive_kill"]
 fn child() {

@@ -5,15 +5,15 @@ use crate::http::context::RequestContext;
 use std::fmt;
 use std::sync::OnceLock;
 
-/// An act on keys, or a refusal. None has a key's text or a token.
+/// An act on keys, or a refusal. It never contains the text of a key or a token.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum AccessEvent<'a> {
-    /// A key was made.
+    /// A key was created.
     KeyCreated {
         /// The key.
         key: &'a KeyRecord,
-        /// The caller that made it.
+        /// The caller that created it.
         by: &'a Caller,
     },
     /// A key was revoked.
@@ -23,15 +23,15 @@ pub enum AccessEvent<'a> {
         /// The caller that revoked it.
         by: &'a Caller,
     },
-    /// A key has a new secret.
+    /// The secret of a key was rotated.
     KeyRotated {
         /// The key.
         key: &'a KeyRecord,
-        /// The caller that asked for it.
+        /// The caller that requested it.
         by: &'a Caller,
     },
-    /// A request came with a wrong, expired or revoked key or token. Those beyond the limit of an address are
-    /// left out.
+    /// A request had a wrong, expired or revoked key or token. Failures beyond an address's limit are not
+    /// reported.
     AuthenticationFailed {
         /// The reason.
         reason: &'a str,
@@ -49,10 +49,10 @@ pub enum AccessEvent<'a> {
     },
 }
 
-/// A function that events are told to.
+/// A function that is called with events.
 type Tell = dyn Fn(&AccessEvent<'_>) + Send + Sync;
 
-/// The function that events are told to, set once.
+/// The observer of events, set once.
 #[derive(Default)]
 pub(super) struct Observer(OnceLock<Box<Tell>>);
 

@@ -1,8 +1,7 @@
-//! A limit on wrong keys and tokens by address.
+//! Limits wrong keys and tokens by address.
 //!
-//! Memory is fixed: addresses share the buckets of a table by a keyed hash. Valid keys are never refused
-//! here, so that an address which shares its bucket with a hostile one loses only the precise reason of a
-//! refusal.
+//! Memory is fixed: a keyed hash maps addresses to the buckets of a table. Valid keys are never refused here,
+//! so an address that shares its bucket with a hostile one only loses the precise reason of a refusal.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,11 +11,11 @@ use std::time::{Duration, Instant};
 /// Buckets of the table.
 const BUCKETS: usize = 4096;
 
-/// A bucket of tokens: each failure takes one.
+/// A token bucket: each failure takes one token.
 #[derive(Clone, Copy)]
 struct Bucket {
     taken: f64,
-    /// Time since the start of the table at which `taken` was true.
+    /// Time since the creation of the table at which `taken` was current.
     at: Duration,
 }
 
@@ -47,13 +46,13 @@ impl Failures {
         }
     }
 
-    /// Changes the limits. Failures so far are kept.
+    /// Changes the limits and keeps the failures so far.
     pub(super) fn set_limits(&self, burst: u32, per_minute: u32) {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         (table.burst, table.per_second) = (f64::from(burst.max(1)), f64::from(per_minute.max(1)) / 60.0);
     }
 
-    /// Whether the address has no failure left. Returns the time until it has.
+    /// Returns an error with the remaining time if the address has no failure left.
     pub(super) fn check(&self, address: Option<IpAddr>) -> Result<(), Duration> {
         self.with(address, self.begun.elapsed(), |table, taken| table.left(*taken))
     }
@@ -62,7 +61,7 @@ impl Failures {
     ///
     /// # Errors
     ///
-    /// The address has none left; the time until it has.
+    /// The address has none left; contains the time until it has.
     pub(super) fn count(&self, address: Option<IpAddr>) -> Result<(), Duration> {
         self.count_at(address, self.begun.elapsed())
     }
@@ -93,7 +92,8 @@ impl Table {
     }
 }
 
-/// The network that counts as one sender: an IPv4 address, or the 64 bits that an IPv6 client cannot choose.
+/// Returns the network that counts as one client: an IPv4 address, or the 64 bits that an IPv6 client cannot
+/// choose.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) & !u128::from(u64::MAX)).into(),
@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(failures.count_at(a, second), Err(second));
         assert_eq!(failures.count_at(a, 2 * second), Ok(()));
         assert!(failures.count_at(a, 2 * second).is_err());
-        // Two addresses share a bucket once in 4,096 tables.
+        // Two addresses share a bucket in one of 4,096 tables.
         let other = Failures::new(3, 60);
         assert!(failures.count_at(b, 2 * second).is_ok() || other.count_at(b, 2 * second).is_ok());
         for _ in 0..3 {

@@ -1,4 +1,4 @@
-//! The rights of a caller, and the rule by which a caller may pass rights on.
+//! Rights of a caller, and the rules for granting rights.
 
 use super::models::AllowedModels;
 use super::scope::{Scope, Scopes};
@@ -14,19 +14,19 @@ pub(crate) const WEIGHTS: std::ops::RangeInclusive<f32> = 0.001..=1000.0;
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Grants {
-    /// Acts that the caller may do.
+    /// Granted scopes.
     pub scopes: Scopes,
-    /// Models that the caller may use.
+    /// Allowed models.
     pub models: AllowedModels,
-    /// The most urgent class that the caller's requests may have.
+    /// The most urgent class allowed for the caller's requests.
     pub priority_max: Priority,
-    /// Share of the engine against other callers of the same class.
+    /// Share of the engine relative to other callers of the same class.
     pub weight: f32,
-    /// The group whose quota the caller shares.
+    /// Group whose quota the caller shares.
     pub group: Option<String>,
     /// Whether the caller may name the end user of a request.
     pub trusted_proxy: bool,
-    /// Quota of the caller alone, read by the module `quota`.
+    /// Quota of the caller, in the form of the module `quota`.
     pub quota: Option<Value>,
 }
 
@@ -55,7 +55,7 @@ pub(crate) fn default_weight() -> f32 {
     Grants::default().weight
 }
 
-/// A right that a caller would pass on without having it.
+/// A right that the caller cannot grant, because it does not have it.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GrantError {
@@ -83,7 +83,7 @@ pub enum GrantError {
         /// The caller's weight.
         max: f32,
     },
-    /// Another group than the caller's, whose quota would not bind.
+    /// A group other than the caller's, whose quota would not apply.
     #[error("group: the caller is of the group '{group}' and cannot grant another one")]
     Group {
         /// The caller's group.
@@ -92,7 +92,7 @@ pub enum GrantError {
     /// The right to name end users.
     #[error("trusted_proxy: the caller is no trusted proxy and cannot make one")]
     TrustedProxy,
-    /// A quota of the caller alone, which further keys would multiply.
+    /// The caller has its own quota, which further keys would multiply.
     #[error(
         "quota: the caller has a quota of its own and cannot make further keys; a quota of its group would bind them"
     )]
@@ -100,8 +100,8 @@ pub enum GrantError {
 }
 
 impl Grants {
-    /// Checks that all of `asked` are rights of these too. Scopes, models, class and weight must not exceed
-    /// these; a group and a quota bind whoever has them, so that they cannot be shed.
+    /// Checks that these rights include all of `asked`. Scopes, models, class and weight must not exceed
+    /// these; groups and quotas cannot be dropped.
     ///
     /// # Errors
     ///
@@ -116,7 +116,7 @@ impl Grants {
             let allowed: Vec<_> = patterns.iter().map(ToString::to_string).collect();
             return Err(GrantError::Models { allowed: allowed.join(", ") });
         }
-        // The most urgent class is the smallest.
+        // The most urgent class has the smallest value.
         if asked.priority_max < self.priority_max {
             return Err(GrantError::Priority { max: self.priority_max });
         }
@@ -132,7 +132,7 @@ impl Grants {
         Ok(())
     }
 
-    /// Checks that a caller with these rights may make a key with the rights `asked`.
+    /// Checks that a caller with these rights may create a key with the rights `asked`.
     ///
     /// # Errors
     ///

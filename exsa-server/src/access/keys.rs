@@ -1,4 +1,4 @@
-//! The API keys: records in the database, and a copy of all in memory.
+//! API keys: records in the database, with a copy of all of them in memory.
 //!
 //! A change is durable before it is acknowledged, and takes effect in memory before the call returns. Servers
 //! can share keys: one exports them to a file, others import it.
@@ -30,34 +30,34 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-/// Maximum records. Callers with the scope `keys` must not fill the memory.
+/// Maximum records, so that callers with the scope `keys` cannot fill the memory.
 const KEYS_MAX: usize = 100_000;
 
 const KEYS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("keys");
 
-/// Numbers about the set of keys.
+/// Counters of the key set.
 const SET: TableDefinition<'_, &str, u64> = TableDefinition::new("key_set");
 
 /// Number of changes of the set.
 const SEQUENCE: &str = "sequence";
 
-/// 1 while the keys are those of another server.
+/// 1 while the keys are imported.
 const IMPORTED: &str = "imported";
 
 /// A change of keys that was refused or failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// An option is not allowed.
+    /// An option is invalid.
     #[error(transparent)]
     Option(#[from] KeyOptionError),
     /// The caller cannot grant a right.
     #[error(transparent)]
     Grant(#[from] GrantError),
-    /// The caller's own key expires before the new one would.
+    /// The new key would outlive the caller's own key.
     #[error("expires_in: the key must expire no later than the key that makes it")]
     Outlives,
-    /// No key has this id, or none that the caller may manage.
+    /// No key has this id, or the caller may not manage it.
     #[error("there is no key '{id}'")]
     Unknown {
         /// The id.
@@ -72,13 +72,13 @@ pub enum KeyError {
     /// There are too many keys.
     #[error("there are {KEYS_MAX} keys, the maximum")]
     TooMany,
-    /// The keys are those of another server.
+    /// The keys are imported from another server.
     #[error("this server imports its keys; change them on the server that exports them")]
     Imported,
-    /// The change holds on this server alone so far.
+    /// The change is in force only on this server so far.
     #[error("the change holds here; its export to other servers failed and is repeated: {0}")]
     Export(#[from] KeyFileError),
-    /// The system gave no random bytes.
+    /// The system returned no random bytes.
     #[error(transparent)]
     Randomness(#[from] NoRandomness),
     /// The database failed.
@@ -86,7 +86,7 @@ pub enum KeyError {
     Store(#[from] StoreError),
 }
 
-/// The reason for which a key is refused.
+/// Reason why a key is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyRefusal {
     Unknown,
@@ -98,13 +98,13 @@ pub(crate) enum KeyRefusal {
 #[derive(Debug)]
 struct Secret {
     hash: SecretHash,
-    /// Unix time from which it is not valid any more.
+    /// Unix time at which it expires.
     until: Option<u64>,
     caller: Caller,
     revoker: Arc<Revoker>,
 }
 
-/// A record with its secrets: the current one, and during the overlap of a rotation the previous one.
+/// A record with its secrets: the current one and, during the overlap of a rotation, the previous one.
 #[derive(Debug)]
 struct Entry {
     record: KeyRecord,
@@ -131,10 +131,10 @@ impl Entry {
 pub struct Keys {
     store: Arc<Store>,
     entries: RwLock<HashMap<String, Entry>>,
-    /// Held by changes, from the reading of a record until its new form is in memory.
+    /// Locked by changes, from reading a record until its new form is in memory.
     changes: Mutex<()>,
     observer: Observer,
-    /// Number of changes, in the database too.
+    /// Number of changes, also stored in the database.
     sequence: AtomicU64,
     is_imported: AtomicBool,
     export: Option<Export>,
@@ -185,7 +185,7 @@ impl Keys {
         })
     }
 
-    /// Owns the keys: those that were imported before can be changed from now on.
+    /// Takes ownership of the keys: imported keys can be changed from now on.
     ///
     /// # Errors
     ///
@@ -195,23 +195,23 @@ impl Keys {
         Ok(self)
     }
 
-    /// Starts the threads that watch the imported file and repeat failed exports; they end with the keys.
+    /// Starts the threads that watch the imported file and retry failed exports; they end with the keys.
     pub(super) fn start(self: &Arc<Self>) -> std::io::Result<()> {
         export::repeat(self)?;
         watch::follow(self)
     }
 
-    /// Whether the keys are those of another server, so that they cannot be changed here.
+    /// Returns whether the keys are imported, so that they cannot be changed here.
     pub fn is_imported(&self) -> bool {
         self.is_imported.load(Ordering::Acquire)
     }
 
-    /// Number of changes so far; that of the exporting server where keys are imported.
+    /// Number of changes so far; for imported keys, that of the exporting server.
     fn sequence(&self) -> u64 {
         self.sequence.load(Ordering::Acquire)
     }
 
-    /// Sets the number of changes, and that the keys are this server's own.
+    /// Stores the number of changes, and that the keys are this server's own.
     fn own(&self, sequence: u64) -> Result<(), StoreError> {
         if !self.is_imported() && sequence == self.sequence() {
             return Ok(());
@@ -229,7 +229,7 @@ impl Keys {
         Ok(())
     }
 
-    /// All records, in the order of their ids.
+    /// All records, ordered by id.
     fn records(&self) -> Vec<KeyRecord> {
         let mut records: Vec<_> =
             self.read(|entries| entries.values().map(|entry| entry.record.clone()).collect());
@@ -237,7 +237,7 @@ impl Keys {
         records
     }
 
-    /// Refuses changes of keys that are another server's.
+    /// Refuses changes of imported keys.
     fn check_owned(&self) -> Result<(), KeyError> {
         if self.is_imported() { Err(KeyError::Imported) } else { Ok(()) }
     }
@@ -247,12 +247,13 @@ impl Keys {
         &self.store
     }
 
-    /// Tells each change to a function, before it is acknowledged. Only the first call has an effect.
+    /// Sets a function that is called with each change before it is acknowledged. Only the first call has an
+    /// effect.
     pub fn observe(&self, observer: impl Fn(&AccessEvent<'_>) + Send + Sync + 'static) {
         self.observer.set(observer);
     }
 
-    /// Tells an event to the observer.
+    /// Passes an event to the observer.
     pub(super) fn tell(&self, event: &AccessEvent<'_>) {
         self.observer.tell(event);
     }
@@ -267,12 +268,12 @@ impl Keys {
         self.len() == 0
     }
 
-    /// Finds the caller that a key stands for.
+    /// Returns the caller of a key.
     pub(crate) fn find(&self, key: &PresentedKey<'_>, now: u64) -> Result<Caller, KeyRefusal> {
         self.read(|entries| {
             let entry = entries.get(key.id).ok_or(KeyRefusal::Unknown)?;
             let secrets = std::iter::once(&entry.current).chain(&entry.previous);
-            // The reason is told only to those who have the secret.
+            // The reason is only revealed to holders of the secret.
             let secret = secrets.into_iter().find(|secret| secret.hash.matches(&key.hash));
             let secret = secret.ok_or(KeyRefusal::Unknown)?;
             if entry.record.revoked.is_some() || secret.caller.revocation.is_revoked() {
@@ -286,7 +287,7 @@ impl Keys {
         })
     }
 
-    /// Records that `by` may manage, the oldest first: those whose rights it holds itself.
+    /// Records that `by` may manage, oldest first: those whose rights it has itself.
     pub fn list(&self, by: &Caller) -> Vec<KeyRecord> {
         let mut records: Vec<KeyRecord> = self.read(|entries| {
             let records = entries.values().map(|entry| &entry.record);
@@ -296,19 +297,19 @@ impl Keys {
         records
     }
 
-    /// Makes a key. The text is not kept: it cannot be shown again.
+    /// Creates a key. Its text is not stored and cannot be shown again.
     ///
     /// # Errors
     ///
-    /// An option is not allowed, `by` cannot grant a right, or the database failed.
+    /// An option is invalid, `by` cannot grant a right, or the database failed.
     pub fn create(&self, options: &KeyOptions, by: &Caller) -> Result<(KeyRecord, SecretText), KeyError> {
         self.check_owned()?;
         let grants = options.grants()?;
         by.grants().check_grant(&grants)?;
         let now = unix_seconds();
         let expires = options.expires_in.map(|time| now.saturating_add(time.as_secs()));
-        // Tokens live for minutes and stand for people, whose keys may last; a key's heirs must not outlive
-        // it.
+        // Tokens live for minutes and represent users, whose keys may last; a key created by a key must not
+        // outlive it.
         let limit = by.expires.filter(|_| !by.is_token());
         if limit.is_some_and(|limit| expires.is_none_or(|expires| expires > limit)) {
             return Err(KeyError::Outlives);
@@ -339,13 +340,12 @@ impl Keys {
         Ok((record, text))
     }
 
-    /// Revokes a key: it is refused from now on and its running streams end. Revoking it again changes
-    /// nothing.
+    /// Revokes a key: it is refused from now on and its running streams end. Revoking it again has no effect.
     ///
     /// # Errors
     ///
-    /// There is no such key that `by` may manage, the database failed, or the keys could not be exported:
-    /// then the key is revoked here, and the export is repeated.
+    /// No such key that `by` may manage, the database failed, or the keys could not be exported; in the last
+    /// case the key is revoked here, and the export is retried.
     pub fn revoke(&self, id: &str, by: &Caller) -> Result<KeyRecord, KeyError> {
         let _changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_owned()?;
@@ -366,12 +366,12 @@ impl Keys {
         Ok(record)
     }
 
-    /// Makes a new secret for a key. The old one stays valid for `overlap`; without it the old one is refused
-    /// from now on and its running streams end.
+    /// Creates a new secret for a key. The old one stays valid for `overlap`; without an overlap it is
+    /// refused from now on and its running streams end.
     ///
     /// # Errors
     ///
-    /// There is no such key that `by` may manage, it is not valid, or the database failed.
+    /// No such key that `by` may manage, the key is not valid, or the database failed.
     pub fn rotate(
         &self,
         id: &str,
@@ -412,7 +412,7 @@ impl Keys {
         Ok((record, text))
     }
 
-    /// The record of a key that `by` may manage. Others are as unknown to it as those that do not exist.
+    /// Returns the record of a key that `by` may manage. Other keys are reported like nonexistent ones.
     fn managed(&self, id: &str, by: &Caller) -> Result<KeyRecord, KeyError> {
         let record = self.read(|entries| entries.get(id).map(|entry| entry.record.clone()));
         let unknown = || KeyError::Unknown { id: id.chars().take(64).collect() };
@@ -424,7 +424,7 @@ impl Keys {
             .map_err(|source| StoreError::Record { id: record.id.clone(), source })?;
         let mut write = self.store.database().begin_write()?;
         write.set_durability(Durability::Immediate)?;
-        // Names and models come from clients. Two phases keep a commit whole even if its checksums are
+        // Names and models come from clients. Two phases keep a commit consistent even if its checksums are
         // forged.
         write.set_two_phase_commit(true);
         write.open_table(KEYS)?.insert(record.id.as_str(), bytes.as_slice())?;
@@ -445,8 +445,8 @@ impl Keys {
     }
 }
 
-/// Whether a caller may see, revoke and rotate a key: it has all its rights, so that no new secret gives it
-/// more.
+/// Returns whether a caller may see, revoke and rotate a key: it must have all its rights, so that a new
+/// secret cannot give it more.
 fn may_manage(by: &Caller, record: &KeyRecord) -> bool {
     *by.id == *record.id || by.grants().check_covers(&record.grants).is_ok()
 }

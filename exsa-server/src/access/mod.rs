@@ -1,7 +1,7 @@
 //! Authentication and authorization: API keys, tokens of an identity provider, scopes.
 //!
-//! [`Access`] finds the [`Caller`] of a request. Keys are kept in a [`Store`]; [`ControlSocket`] and [`cli`]
-//! manage them on the server's own machine, the routes `/v1/keys` over the network.
+//! [`Access`] identifies the [`Caller`] of a request. Keys are kept in a [`Store`]; [`ControlSocket`] and
+//! [`cli`] manage them on the server's own machine, the routes `/v1/keys` over the network.
 
 mod authenticate;
 mod caller;

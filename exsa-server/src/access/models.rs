@@ -11,14 +11,14 @@ const BYTES_MAX: usize = 256;
 /// Maximum patterns of one caller.
 const PATTERNS_MAX: usize = 256;
 
-/// A model name, or a prefix of names written with a trailing `*`.
+/// A model name, or a name prefix written with a trailing `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelPattern {
     text: String,
     prefix: bool,
 }
 
-/// A text that is no pattern of model names.
+/// Not a valid model pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "'{0}' is not a model name or prefix; allowed are 1 to {BYTES_MAX} bytes without control characters, '*' only at \
@@ -27,12 +27,12 @@ pub struct ModelPattern {
 pub struct BadPattern(String);
 
 impl ModelPattern {
-    /// Whether `model` is the name, or has the prefix.
+    /// Returns whether the pattern matches `model`.
     pub fn matches(&self, model: &str) -> bool {
         if self.prefix { model.starts_with(&self.text) } else { model == self.text }
     }
 
-    /// Whether every name that `other` matches is matched.
+    /// Returns whether every name that matches `other` matches this pattern.
     fn covers(&self, other: &Self) -> bool {
         self.matches(&other.text) && (self.prefix || !other.prefix)
     }
@@ -72,8 +72,8 @@ impl<'de> Deserialize<'de> for ModelPattern {
     }
 }
 
-/// The models that a caller may use: all (`null` in JSON), or those that a list of patterns matches. Clones
-/// are cheap.
+/// The models that a caller may use: all (`null` in JSON), or those that match a list of patterns. Clones are
+/// cheap.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowedModels(Option<Arc<[ModelPattern]>>);
 
@@ -81,17 +81,17 @@ impl AllowedModels {
     /// Every model.
     pub const ALL: Self = Self(None);
 
-    /// The models that `patterns` match; none if there are none.
+    /// Allows only models that match one of `patterns`.
     pub fn only(patterns: impl IntoIterator<Item = ModelPattern>) -> Self {
         Self(Some(patterns.into_iter().collect()))
     }
 
-    /// Whether the model of this name may be used.
+    /// Returns whether the model may be used.
     pub fn allow(&self, model: &str) -> bool {
         self.0.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(model)))
     }
 
-    /// Whether all models may be used.
+    /// Returns whether all models may be used.
     pub fn is_all(&self) -> bool {
         self.0.is_none()
     }
@@ -101,8 +101,8 @@ impl AllowedModels {
         self.0.as_deref()
     }
 
-    /// Whether every model that `other` allows is allowed. A pattern of `other` must be covered by a single
-    /// pattern.
+    /// Returns whether every model allowed by `other` is allowed. Each pattern of `other` must be covered by
+    /// a single pattern.
     pub fn covers(&self, other: &Self) -> bool {
         let (own, asked) = match (&self.0, &other.0) {
             (None, _) => return true,

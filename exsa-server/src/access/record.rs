@@ -16,7 +16,7 @@ pub(crate) const NAME_MAX: usize = 128;
 /// Maximum bytes of a quota in JSON.
 const QUOTA_MAX: usize = 4096;
 
-/// Options of a new key. In JSON, `expires_in` is a text such as `30d`.
+/// Options of a new key. In JSON, `expires_in` is a string such as `30d`.
 ///
 /// ```
 /// use exsa_server::access::{KeyOptions, Scope};
@@ -28,21 +28,21 @@ const QUOTA_MAX: usize = 4096;
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct KeyOptions {
-    /// Name for people; need not be unique.
+    /// Display name; need not be unique.
     pub name: String,
-    /// Acts that the key allows; inference alone by default.
+    /// Granted scopes; only inference by default.
     #[serde(default = "super::grants::default_scopes")]
     pub scopes: Scopes,
-    /// Models that the key may use; all by default.
+    /// Allowed models; all by default.
     #[serde(default)]
     pub models: AllowedModels,
-    /// The most urgent class of the key's requests; `normal` by default.
+    /// The most urgent request class; `normal` by default.
     #[serde(default)]
     pub priority_max: Priority,
-    /// Share of the engine against other keys, 0.001 to 1000; 1 by default.
+    /// Share of the engine relative to other keys, 0.001 to 1000; 1 by default.
     #[serde(default = "super::grants::default_weight")]
     pub weight: f32,
-    /// The group whose quota the key shares.
+    /// Group whose quota the key shares.
     #[serde(default)]
     pub group: Option<String>,
     /// Whether requests may name the end user.
@@ -51,12 +51,12 @@ pub struct KeyOptions {
     /// Time until the key expires; never by default.
     #[serde(default, deserialize_with = "duration")]
     pub expires_in: Option<Duration>,
-    /// Quota of this key alone.
+    /// Quota of this key.
     #[serde(default)]
     pub quota: Option<Value>,
 }
 
-/// Reads a text such as `30d`.
+/// Parses a duration such as `30d`.
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let read = |text: String| {
         let time = humantime::parse_duration(&text);
@@ -67,7 +67,7 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opt
     Option::<String>::deserialize(deserializer)?.map(read).transpose()
 }
 
-/// An option of a new key that is not allowed.
+/// An invalid option of a new key.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct KeyOptionError {
@@ -77,28 +77,28 @@ pub struct KeyOptionError {
 }
 
 impl KeyOptions {
-    /// A key that allows inference on all models.
+    /// Creates options for a key that allows inference on all models.
     pub fn new(name: impl Into<String>) -> Self {
         let Grants { scopes, models, priority_max, weight, group, trusted_proxy, quota } = Grants::default();
         let name = name.into();
         Self { name, scopes, models, priority_max, weight, group, trusted_proxy, expires_in: None, quota }
     }
 
-    /// Sets the acts that the key allows.
+    /// Sets the scopes.
     #[must_use]
     pub fn scopes(mut self, scopes: impl IntoIterator<Item = super::Scope>) -> Self {
         self.scopes = scopes.into_iter().collect();
         self
     }
 
-    /// Sets the models that the key may use.
+    /// Sets the allowed models.
     #[must_use]
     pub fn models(mut self, patterns: impl IntoIterator<Item = ModelPattern>) -> Self {
         self.models = AllowedModels::only(patterns);
         self
     }
 
-    /// Sets the most urgent class of the key's requests.
+    /// Sets the most urgent request class.
     #[must_use]
     pub fn priority_max(mut self, priority: Priority) -> Self {
         self.priority_max = priority;
@@ -133,18 +133,18 @@ impl KeyOptions {
         self
     }
 
-    /// Sets the quota of this key alone.
+    /// Sets the quota of this key.
     #[must_use]
     pub fn quota(mut self, quota: Value) -> Self {
         self.quota = Some(quota);
         self
     }
 
-    /// The rights of the key.
+    /// Returns the rights of the key.
     ///
     /// # Errors
     ///
-    /// The first option that is not allowed.
+    /// The first invalid option.
     pub fn grants(&self) -> Result<Grants, KeyOptionError> {
         let grants = Grants {
             scopes: self.scopes,
@@ -189,27 +189,27 @@ fn check(name: &str, grants: &Grants) -> Result<(), KeyOptionError> {
     Ok(())
 }
 
-/// Whether a text can name a key, a group or a subject.
+/// Returns whether a text is a valid name of a key, a group or a subject.
 pub(crate) fn is_name(text: &str) -> bool {
     (1..=NAME_MAX).contains(&text.len()) && !text.contains(char::is_control)
 }
 
-/// Facts about an API key. Times are Unix times in seconds.
+/// Stored information about an API key. Times are Unix times in seconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct KeyRecord {
     /// Id, a part of the key's text.
     pub id: String,
-    /// Name for people.
+    /// Display name.
     pub name: String,
     /// Rights of the key.
     pub grants: Grants,
-    /// Time at which the key was made.
+    /// Creation time.
     pub created: u64,
-    /// The caller that made the key.
+    /// The caller that created the key.
     pub created_by: String,
-    /// Time from which the key is not valid any more.
+    /// Expiry time.
     pub expires: Option<u64>,
     /// Time at which the key was revoked.
     pub revoked: Option<u64>,
@@ -224,17 +224,17 @@ pub struct KeyRecord {
 #[serde(deny_unknown_fields)]
 pub(crate) struct PreviousSecret {
     pub(crate) hash: SecretHash,
-    /// Time from which it is not valid any more.
+    /// Time at which it expires.
     pub(crate) until: u64,
 }
 
 impl KeyRecord {
-    /// Whether the key can be used at a Unix time.
+    /// Returns whether the key is valid at a Unix time.
     pub fn is_valid(&self, now: u64) -> bool {
         self.revoked.is_none() && self.expires.is_none_or(|expires| now < expires)
     }
 
-    /// Checks a record that comes from outside.
+    /// Checks a record from an untrusted source.
     pub(super) fn check(&self) -> Result<(), KeyOptionError> {
         check(&self.name, &self.grants)
     }

@@ -1,11 +1,11 @@
-//! Revocation of secrets, seen at once by the streams that they began.
+//! Revocation of secrets, which immediately reaches the streams of their callers.
 
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::sync::watch;
 
-/// Tells whether the secret behind a caller was revoked. Clones watch the same secret.
+/// Signals whether the secret of a caller was revoked. Clones watch the same secret.
 #[derive(Clone, Debug)]
 pub struct Revocation(Option<watch::Receiver<bool>>);
 
@@ -30,7 +30,7 @@ impl Revocation {
         std::future::pending().await
     }
 
-    /// A watch for poll functions.
+    /// Returns a watch for poll functions.
     pub(crate) fn watch(&self) -> RevocationWatch {
         RevocationWatch(self.0.is_some().then(|| Box::pin(self.clone().revoked()) as _))
     }
@@ -40,7 +40,7 @@ impl Revocation {
 pub(crate) struct RevocationWatch(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
 
 impl RevocationWatch {
-    /// Whether the secret was revoked; wakes the task of `context` when it is.
+    /// Returns whether the secret was revoked; wakes the task of `context` when it is.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> bool {
         let Some(revoked) = &mut self.0 else { return false };
         matches!(revoked.as_mut().poll(context), Poll::Ready(()))
@@ -66,7 +66,7 @@ impl Revoker {
         Revocation(Some(self.0.subscribe()))
     }
 
-    /// Whether a clone of the caller is kept somewhere else than beside this.
+    /// Returns whether a clone of the caller exists elsewhere.
     pub(super) fn is_watched(&self) -> bool {
         self.0.receiver_count() > 1
     }

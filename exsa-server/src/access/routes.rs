@@ -1,4 +1,4 @@
-//! `/v1/keys`: making, listing, revoking and rotating keys.
+//! `/v1/keys`: creates, lists, revokes and rotates keys.
 
 use super::record::duration;
 use super::{Caller, KeyError, KeyOptions, KeyRecord, Keys, SecretText};
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracing::info;
 
-/// The routes. Each request needs an extension [`Caller`].
+/// Returns the routes. Each request needs an extension [`Caller`].
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>(keys: Arc<Keys>) -> Router<S> {
     Router::new()
         .route("/v1/keys", get(list).post(create))
@@ -31,12 +31,12 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(keys: Arc<Keys>) -> Route
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RotateOptions {
-    /// Time in which the old secret stays valid, as `1h`.
+    /// Time for which the old secret stays valid, such as `1h`.
     #[serde(deserialize_with = "duration")]
     overlap: Option<Duration>,
 }
 
-/// Keys that the caller may manage.
+/// Lists keys that the caller may manage.
 async fn list(State(keys): State<Arc<Keys>>, caller: Caller) -> Json<Value> {
     let records: Vec<_> = keys.list(&caller).iter().map(KeyRecord::json).collect();
     Json(json!({"object": "list", "data": records}))
@@ -81,7 +81,7 @@ async fn rotate(
     Ok(shown(&record, &text))
 }
 
-/// A record with the text of its key, which no cache must keep.
+/// Returns a record with the text of its key, which must not be cached.
 fn shown(record: &KeyRecord, text: &SecretText) -> Response {
     let mut body = record.json();
     body["key"] = text.expose().into();
@@ -97,7 +97,7 @@ fn read<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, A
     Fields::parse(&body)?.into()
 }
 
-/// Runs a change, which waits for the disk, on a thread for blocking work.
+/// Runs a change, which waits for the disk, on a blocking thread.
 async fn blocking<T: Send + 'static>(
     change: impl FnOnce() -> Result<T, KeyError> + Send + 'static,
 ) -> Result<T, ApiError> {
@@ -131,7 +131,7 @@ impl From<KeyError> for ApiError {
             KeyError::Imported => {
                 Self::new(StatusCode::CONFLICT, "invalid_request_error", message).code("keys_imported")
             }
-            // Paths of files are for the log.
+            // File paths belong into the log.
             KeyError::Export(error) => {
                 tracing::error!(%error, "the keys are not exported; other servers lack the last change");
                 let message = "the change holds here; its export to other servers failed and is repeated";

@@ -1,14 +1,14 @@
-//! Scopes: the acts that a caller may do.
+//! Scopes: groups of permitted acts.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use std::str::FromStr;
 
-/// A kind of act. Each group of routes needs one.
+/// A kind of act. Each group of routes requires one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Scope {
-    /// Requests to models: answers, embeddings, tokens, the list of models.
+    /// Inference: answers, embeddings, tokens, the model list.
     Infer,
     /// Loading, unloading and switching models.
     Models,
@@ -16,7 +16,7 @@ pub enum Scope {
     Metrics,
     /// Reading the audit log.
     Audit,
-    /// Making, listing and revoking keys.
+    /// Creating, listing and revoking keys.
     Keys,
 }
 
@@ -46,7 +46,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// A text that names no scope.
+/// Not the name of a scope.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is not a scope; the scopes are infer, models, metrics, audit and keys")]
 pub struct UnknownScope(pub(crate) String);
@@ -60,7 +60,7 @@ impl FromStr for Scope {
     }
 }
 
-/// A set of scopes, in JSON and TOML a list of names.
+/// A set of scopes; in JSON and TOML a list of names.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Scopes(u8);
 

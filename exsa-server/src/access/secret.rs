@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use std::fmt;
 use subtle::ConstantTimeEq;
 
-/// First part of every key, by which scanners of leaked secrets find keys.
+/// Prefix of every key, by which secret scanners recognise keys.
 const PREFIX: &str = "exsa-";
 
 /// Bytes of a key's id, written as hexadecimal digits.
@@ -19,7 +19,7 @@ const SECRET_BYTES: usize = 32;
 /// Characters of a secret in base64 without padding.
 const SECRET_CHARS: usize = 43;
 
-/// The system gave no random bytes.
+/// The system returned no random bytes.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the system gave no random bytes: {0}")]
 pub struct NoRandomness(getrandom::Error);
@@ -30,19 +30,19 @@ impl From<NoRandomness> for std::io::Error {
     }
 }
 
-/// The whole text of a key. It is shown once, to whoever made the key; only its hash is kept.
+/// The complete text of a key. It is shown once, to its creator; only its hash is stored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretText(String);
 
 impl SecretText {
-    /// A new secret for the record `id`.
+    /// Generates a secret for the record `id`.
     pub(crate) fn generate(id: &str) -> Result<Self, NoRandomness> {
         let mut secret = [0; SECRET_BYTES];
         getrandom::fill(&mut secret).map_err(NoRandomness)?;
         Ok(Self(format!("{PREFIX}{id}-{}", URL_SAFE_NO_PAD.encode(secret))))
     }
 
-    /// The text itself. Callers must not write it to a log.
+    /// Returns the text. Callers must not log it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -54,33 +54,34 @@ impl fmt::Debug for SecretText {
     }
 }
 
-/// A new id of a record: 16 hexadecimal digits.
+/// Generates a record id: 16 hexadecimal digits.
 pub(crate) fn new_id() -> Result<String, NoRandomness> {
     let mut id = [0; ID_BYTES];
     getrandom::fill(&mut id).map_err(NoRandomness)?;
     Ok(hex(&id))
 }
 
-/// Whether `id` has the form of an id.
+/// Returns whether `id` has the form of an id.
 pub(crate) fn is_id(id: &str) -> bool {
     id.len() == 2 * ID_BYTES && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// A key that a client sent: sound in form, its owner not yet known.
+/// A well-formed key sent by a client, not yet looked up.
 pub(crate) struct PresentedKey<'a> {
     pub(crate) id: &'a str,
     pub(crate) hash: SecretHash,
 }
 
 impl<'a> PresentedKey<'a> {
-    /// Reads the text of a key; `None` for a text of another form.
+    /// Parses the text of a key; `None` for another form.
     pub(crate) fn parse(text: &'a str) -> Option<Self> {
         let (id, secret) = text.strip_prefix(PREFIX)?.split_at_checked(2 * ID_BYTES)?;
         let secret = secret.strip_prefix('-')?;
         if !is_id(id) || secret.len() != SECRET_CHARS {
             return None;
         }
-        // Rejects characters outside the alphabet and set bits after the last byte: each secret has one text.
+        // Rejects characters outside the alphabet and set bits after the last byte, so that each secret has
+        // one text.
         let mut bytes = [0; SECRET_BYTES];
         let length = URL_SAFE_NO_PAD.decode_slice(secret, &mut bytes).ok()?;
         (length == SECRET_BYTES).then(|| Self { id, hash: SecretHash::of(text) })
@@ -93,8 +94,7 @@ impl fmt::Debug for PresentedKey<'_> {
     }
 }
 
-/// The SHA-256 hash of a key's whole text. Keys are random, so a slow hash for passwords would add nothing
-/// but load.
+/// The SHA-256 hash of a key's complete text. Keys are random, so a slow password hash would only add load.
 #[derive(Clone, Copy)]
 pub(crate) struct SecretHash([u8; 32]);
 
@@ -104,7 +104,7 @@ impl SecretHash {
         Self(Sha256::digest(text.as_bytes()).into())
     }
 
-    /// Compares two hashes in a time that does not depend on them.
+    /// Compares two hashes in constant time.
     pub(crate) fn matches(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
     }

@@ -1,7 +1,7 @@
 //! The data folder and its database.
 //!
-//! The folder holds `exsa.redb` and the control socket. redb locks the file: one process has it open at a
-//! time.
+//! The folder holds `exsa.redb` and the control socket. redb locks the file, so only one process at a time
+//! can open it.
 
 use super::secret;
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageBackend, TableDefinition};
@@ -13,23 +13,23 @@ use std::sync::Arc;
 /// Name of the database in the data folder.
 const FILE: &str = "exsa.redb";
 
-/// Last part of the name of a database that is being made.
+/// Suffix of a database that is being created.
 const NEW: &str = ".new";
 
-/// Bytes of memory for pages of the database.
+/// Bytes of the database's page cache.
 const CACHE_BYTES: usize = 8 << 20;
 
-/// Version of the tables. A database of a later version is refused: its records may restrict in ways unknown
-/// here.
+/// Version of the tables. A database of a later version is refused, since its records may have restrictions
+/// unknown here.
 const FORMAT: u64 = 1;
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
-/// The data folder or its database cannot be used.
+/// The data folder or its database is unusable.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The folder or the file cannot be made or opened.
+    /// The folder or the file cannot be created or opened.
     #[error("{}: {source}", path.display())]
     Io {
         /// The folder or file.
@@ -37,7 +37,7 @@ pub enum StoreError {
         /// The cause.
         source: io::Error,
     },
-    /// Others can read the folder or write to it.
+    /// Others can read or write the folder.
     #[error("{}: the mode is {mode:o} and lets others in; run: chmod 700 {}", path.display(), path.display())]
     Permissions {
         /// The folder.
@@ -51,7 +51,7 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
-    /// A later version of the server wrote the database.
+    /// The database was written by a later version of the server.
     #[error("the database has format {found}; this version reads format {FORMAT}")]
     Format {
         /// The format found.
@@ -76,19 +76,19 @@ impl<E: Into<redb::Error>> From<E> for StoreError {
     }
 }
 
-/// The open database of a data folder, shared by the modules that keep tables in it.
+/// The open database of a data folder, shared by modules that keep tables in it.
 #[derive(Debug)]
 pub struct Store {
     database: Arc<Database>,
 }
 
 impl Store {
-    /// Opens the database in `folder`; both are made where they are missing, for this user alone.
+    /// Opens the database in `folder`; both are created if missing, with access only for this user.
     ///
     /// # Errors
     ///
     /// [`StoreError::InUse`] while another process has it open, [`StoreError::Permissions`] if others can
-    /// enter the folder.
+    /// access the folder.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let at = |path: &Path| {
             let path = path.to_owned();
@@ -117,7 +117,7 @@ impl Store {
         Self::new(database)
     }
 
-    /// Opens a database over another kind of storage, for tests of what a crash leaves.
+    /// Opens a database on another kind of storage, for crash tests.
     ///
     /// # Errors
     ///
@@ -150,27 +150,27 @@ impl Store {
     }
 }
 
-/// Makes a database under another name first: redb cannot open a file whose first write was cut short by a
-/// crash.
+/// Creates a database under a temporary name first: redb cannot open a file whose first write was
+/// interrupted.
 fn make(folder: &Path, path: &Path) -> Result<(), StoreError> {
     let id =
         secret::new_id().map_err(|error| StoreError::Io { path: path.to_owned(), source: error.into() })?;
     let new = folder.join(format!("{FILE}.{id}{NEW}"));
     drop(Store::open_file(&new)?);
-    // A link fails where another process was faster, and then the other's database is the right one.
+    // Linking fails if another process was faster, and then that database is used.
     match fs::hard_link(&new, path) {
         Err(error) if !path.exists() => return Err(StoreError::Io { path: path.to_owned(), source: error }),
         _ => {}
     }
     let _ = fs::remove_file(&new);
-    // Names in folders are durable only after a sync of the folder.
+    // Names in folders are durable only after the folder is synced.
     for folder in [Some(folder), folder.parent()].into_iter().flatten() {
         let _ = File::open(folder).and_then(|folder| folder.sync_all());
     }
     Ok(())
 }
 
-/// Removes files of databases that were being made when the machine stopped.
+/// Removes temporary databases left by a crash.
 fn remove_leftovers(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();

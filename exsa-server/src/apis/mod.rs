@@ -1,4 +1,4 @@
-//! The APIs that clients speak. Each translates to the engine's requests and back.
+//! The supported APIs. Each converts to the engine's requests and back.
 
 pub(crate) mod anthropic;
 pub(crate) mod llama;

@@ -16,10 +16,10 @@ struct Tokenize {
     model: Option<String>,
     #[serde(alias = "prompt")]
     content: String,
-    /// Whether BOS and EOS are added as to a prompt.
+    /// Whether BOS and EOS are added as for a prompt.
     #[serde(default, alias = "add_special_tokens")]
     add_special: bool,
-    /// Whether the texts of tokens are listed too.
+    /// Whether the texts of tokens are also listed.
     #[serde(default)]
     return_token_strs: bool,
     /// Whether each token is an object with its text, as in llama-server.
@@ -49,7 +49,7 @@ struct Piece {
     piece: Bytes,
 }
 
-/// The text of a token, or its bytes where they are no whole characters.
+/// The text of a token, or its bytes if they are not whole characters.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Bytes {
@@ -69,7 +69,7 @@ impl Piece {
     }
 }
 
-/// Token ids of a text. Control tokens that the text spells out stay text.
+/// Returns the token ids of a text. Control tokens spelled out in the text stay text.
 pub(crate) async fn tokenize(
     State(state): State<Arc<AppState>>,
     client: Client,
@@ -121,7 +121,7 @@ pub(crate) struct Detokenized {
     prompt: String,
 }
 
-/// The text of token ids; control tokens have none.
+/// Returns the text of token ids; control tokens have none.
 pub(crate) async fn detokenize(
     State(state): State<Arc<AppState>>,
     client: Client,

@@ -1,4 +1,4 @@
-//! The chain: places of lines and hashes of their predecessors.
+//! The hash chain: line numbers and hashes of previous lines.
 
 use super::checkpoint::SignedCheckpoint;
 use super::hash::Hash;
@@ -24,7 +24,8 @@ impl Chain {
         let begin = out.len();
         let (seq, time) = (self.count + 1, humantime::format_rfc3339_millis(now));
         out.extend_from_slice(format!(r#"{{"seq":{seq},"time":"{time}","prev":"{}","#, self.last).as_bytes());
-        // Records are structs of numbers and texts, which always have a JSON form; it begins with a brace.
+        // Records are structs of numbers and strings, which can always be serialized; the JSON begins with a
+        // brace.
         let facts = serde_json::to_string(record).unwrap_or_default();
         out.extend_from_slice(facts.as_bytes().get(1..).unwrap_or(b"}"));
         *self = Self { count: seq, last: Hash::of(&out[begin..]) };
@@ -32,16 +33,16 @@ impl Chain {
     }
 }
 
-/// The fields of a line that tie it to its neighbours.
+/// The fields of a line that link it to its neighbours.
 #[derive(Debug, Deserialize)]
 pub(super) struct Link {
     /// Number of the line.
     pub(super) seq: u64,
     /// Time, RFC 3339.
     pub(super) time: String,
-    /// Hash of the line before.
+    /// Hash of the previous line.
     pub(super) prev: Hash,
-    /// Checkpoint of a line of that kind.
+    /// The checkpoint, if the line is one.
     #[serde(default)]
     pub(super) checkpoint: Option<SignedCheckpoint>,
 }

@@ -1,4 +1,4 @@
-//! Checkpoints: the state of a chain at a time, signed with Ed25519.
+//! Checkpoints: signed (Ed25519) states of a chain.
 
 use super::chain::Chain;
 use super::hash::{Hash, hex, unhex};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::SystemTime;
 
-/// The state of a chain at a time.
+/// State of a chain at a point in time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedCheckpoint {
     /// Name of the log.
@@ -19,7 +19,7 @@ pub struct SignedCheckpoint {
     pub hash: Hash,
     /// Time, RFC 3339.
     pub time: String,
-    /// The signature and the id of its key, where the log has a key.
+    /// The signature and the id of its key, if the log has a key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<Signature>,
 }
@@ -43,13 +43,13 @@ impl SignedCheckpoint {
         checkpoint
     }
 
-    /// The signed bytes: a fixed first line, then name, count, hash and time, each with a newline.
+    /// The signed bytes: a fixed first line, then name, count, hash and time, each followed by a newline.
     pub fn message(&self) -> String {
         let Self { log, count, hash, time, .. } = self;
         format!("exsa-audit-checkpoint-v1\n{log}\n{count}\n{hash}\n{time}\n")
     }
 
-    /// Whether one of `keys` signed the checkpoint.
+    /// Returns whether one of `keys` signed the checkpoint.
     pub fn is_signed_by(&self, keys: &[PublicKey]) -> bool {
         let Some(Signature { key: id, value }) = &self.signature else { return false };
         let Some(signature) = unhex::<64>(value) else { return false };
@@ -65,7 +65,7 @@ impl SignedCheckpoint {
 pub struct PublicKey(VerifyingKey);
 
 impl PublicKey {
-    /// Reads the text of a key file: 64 hexadecimal digits.
+    /// Parses the text of a key file: 64 hexadecimal digits.
     pub fn read(text: &str) -> Option<Self> {
         VerifyingKey::from_bytes(&unhex(text.trim())?).ok().map(Self)
     }
@@ -92,11 +92,11 @@ impl fmt::Debug for PublicKey {
 pub struct SigningKey(ed25519_dalek::SigningKey);
 
 impl SigningKey {
-    /// A new key.
+    /// Generates a key.
     ///
     /// # Errors
     ///
-    /// The system gives no random bytes.
+    /// The system returns no random bytes.
     pub fn generate() -> Result<Self, String> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|error| format!("the system gives no random bytes: {error}"))?;
@@ -107,7 +107,7 @@ impl SigningKey {
     ///
     /// # Errors
     ///
-    /// The bytes are no Ed25519 key.
+    /// The bytes are not an Ed25519 key.
     pub fn read(pkcs8: &[u8]) -> Result<Self, String> {
         let key = match std::str::from_utf8(pkcs8) {
             Ok(text) if text.starts_with("-----BEGIN") => DecodePrivateKey::from_pkcs8_pem(text),
@@ -120,13 +120,13 @@ impl SigningKey {
     ///
     /// # Errors
     ///
-    /// The key has no such form.
+    /// The key cannot be encoded.
     pub fn pem(&self) -> Result<String, String> {
         let pem = self.0.to_pkcs8_pem(Default::default());
         pem.map(|pem| pem.to_string()).map_err(|error| error.to_string())
     }
 
-    /// The key that verifies this one's signatures.
+    /// Returns the public key.
     pub fn public(&self) -> PublicKey {
         PublicKey(self.0.verifying_key())
     }

@@ -9,7 +9,7 @@ use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Bytes that are read at a time.
+/// Bytes read at a time.
 const BUFFER_BYTES: usize = 1 << 18;
 
 /// Commands on audit logs.
@@ -18,29 +18,29 @@ const BUFFER_BYTES: usize = 1 << 18;
 pub enum AuditCommand {
     /// Verify a log: find altered, missing, reordered, repeated and truncated lines
     Verify {
-        /// Checkpoints of a second place, without which truncation cannot be seen
+        /// Checkpoints of a second place, which are required to detect truncation
         #[arg(long, value_name = "FILE")]
         checkpoints: Option<PathBuf>,
-        /// Public key (a file of `audit keygen`) of which checkpoints must have a signature; repeatable
+        /// Public key (a file of `audit keygen`) with which checkpoints must be signed; repeatable
         #[arg(long, value_name = "FILE")]
         public_key: Vec<PathBuf>,
         /// Accept a log whose first files are absent
         #[arg(long)]
         partial: bool,
-        /// Files of the log in their order, or its folder
+        /// Files of the log in order, or its folder
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
-    /// Make an Ed25519 key for checkpoints: FILE (PKCS#8, PEM) and FILE.pub (its public key in hexadecimal
-    /// digits)
+    /// Create an Ed25519 key for checkpoints: FILE (PKCS#8, PEM) and FILE.pub (its public key in hexadecimal)
     Keygen {
-        /// File of the new key; it must not be there yet
+        /// File of the new key; it must not exist
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
 }
 
-/// Runs a command. Findings go to standard output; the exit code is 1 if there is any, 2 after an error.
+/// Runs a command. Findings go to standard output; the exit code is 1 if there are findings, 2 after an
+/// error.
 pub fn run(command: &AuditCommand) -> ExitCode {
     let done = match command {
         AuditCommand::Verify { checkpoints, public_key, partial, files } => {
@@ -74,7 +74,7 @@ fn verify(
     let signatures = !options.keys.is_empty();
     let mut out = io::stdout().lock();
     let report = |finding| {
-        // A closed pipe ends nothing: the exit code is what counts.
+        // A closed pipe must not end the command: the exit code is what counts.
         drop(writeln!(out, "{finding}"));
     };
     let second = checkpoints.map(open).transpose()?;
@@ -104,7 +104,7 @@ fn verify(
     Ok(summary.findings == 0)
 }
 
-/// The files of a log: of a folder those with the names of a log, in their order.
+/// Returns the files of a log: for a folder, those with the names of a log, in order.
 fn expand(path: &Path) -> Result<Vec<PathBuf>, String> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);

@@ -11,24 +11,24 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Behaviour when the log cannot be written or its queue is full.
+/// Behaviour if the log cannot be written or its queue is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum OnError {
-    /// Requests are answered with 503 before work is done.
+    /// Requests are answered with 503 before any work.
     #[default]
     Refuse,
-    /// Requests are served; lines that find no place are counted, and the count is written later.
+    /// Requests are served; lines that find no space are counted, and the count is written later.
     Continue,
 }
 
-/// The audit log.
+/// The section `[audit]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct AuditConfig {
-    /// Folder of the log's files, made if it is not there. Without it there is no log.
+    /// Folder of the log's files, created if missing. Without it there is no log.
     pub folder: Option<PathBuf>,
     /// Name of the log in checkpoints.
     pub name: String,
@@ -37,18 +37,18 @@ pub struct AuditConfig {
     /// Maximum bytes of a prompt or an answer in a line; 64 KiB by default.
     #[serde(with = "crate::config::units::size")]
     pub content_bytes_max: usize,
-    /// Length of a file after which the next is begun; 64 MiB by default.
+    /// File length from which the next file is begun; 64 MiB by default.
     #[serde(with = "crate::config::units::size")]
     pub rotate_bytes: u64,
-    /// Age of a file after which the next is begun, or `never`; a day by default.
+    /// File age from which the next file is begun, or `never`; a day by default.
     #[serde(with = "units::optional_duration")]
     pub rotate_age: Option<Duration>,
-    /// `every`, `never`, or the time after which lines are synced; `every` by default.
+    /// `every`, `never`, or the interval at which lines are synced; `every` by default.
     #[serde(with = "units::fsync")]
     pub fsync: Fsync,
-    /// Behaviour when the log cannot be written.
+    /// Behaviour if the log cannot be written.
     pub on_error: OnError,
-    /// Maximum lines on their way to the log, those of running requests included; 4,096 by default.
+    /// Maximum pending lines, including those of running requests; 4,096 by default.
     pub queue: usize,
     /// Maximum bytes of lines kept in memory while the log cannot be written; 16 MiB by default.
     #[serde(with = "crate::config::units::size")]
@@ -80,18 +80,18 @@ impl Default for AuditConfig {
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct CheckpointConfig {
-    /// Lines after which a checkpoint is made; 1,000 by default.
+    /// Lines between checkpoints; 1,000 by default.
     pub lines: u64,
-    /// Time after which a checkpoint is made if there were lines; a minute by default.
+    /// Time after which a checkpoint is written if there were lines; a minute by default.
     #[serde(with = "crate::config::units::duration")]
     pub interval: Duration,
-    /// File of the Ed25519 key that signs checkpoints, in PKCS#8; `exsa-server audit keygen` makes one.
+    /// File of the Ed25519 key that signs checkpoints, in PKCS#8; `exsa-server audit keygen` creates one.
     pub key: Option<PathBuf>,
-    /// File that checkpoints are written to as well; on another machine's file system at best.
+    /// File to which checkpoints are also written; best on another machine's file system.
     pub file: Option<PathBuf>,
-    /// Whether checkpoints are written to standard output as well.
+    /// Whether checkpoints are also written to standard output.
     pub stdout: bool,
-    /// Socket of a system log that checkpoints are written to as well, usually `/dev/log`.
+    /// System log socket to which checkpoints are also written, usually `/dev/log`.
     pub syslog: Option<PathBuf>,
 }
 
@@ -117,14 +117,14 @@ impl AuditConfig {
         self
     }
 
-    /// Sets the policy of durability.
+    /// Sets the durability policy.
     #[must_use]
     pub fn fsync(mut self, fsync: Fsync) -> Self {
         self.fsync = fsync;
         self
     }
 
-    /// Sets the behaviour when the log cannot be written.
+    /// Sets the behaviour if the log cannot be written.
     #[must_use]
     pub fn on_error(mut self, on_error: OnError) -> Self {
         self.on_error = on_error;
@@ -138,7 +138,7 @@ impl AuditConfig {
         self
     }
 
-    /// Finds a value that cannot be used: its setting in the section, and the error with the allowed range.
+    /// Finds an invalid value: its setting in the section, and the error with the allowed range.
     pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
         let name = self.name.as_bytes();
         if name.is_empty() || name.len() > 64 || !name.iter().all(u8::is_ascii_graphic) {
@@ -175,7 +175,7 @@ impl AuditConfig {
         Ok(())
     }
 
-    /// Reports unusable values.
+    /// Reports invalid values.
     pub(crate) fn validate(&self, problems: &mut Problems) {
         if let Err((setting, problem)) = self.check() {
             problems.add(format!("audit.{setting}"), problem);
@@ -191,14 +191,14 @@ impl CheckpointConfig {
         self
     }
 
-    /// Sets the file that checkpoints are written to as well.
+    /// Sets the file to which checkpoints are also written.
     #[must_use]
     pub fn file(mut self, file: impl Into<PathBuf>) -> Self {
         self.file = Some(file.into());
         self
     }
 
-    /// Sets the lines after which a checkpoint is made.
+    /// Sets the lines between checkpoints.
     #[must_use]
     pub fn lines(mut self, lines: u64) -> Self {
         self.lines = lines;

@@ -1,18 +1,18 @@
-//! Second places of checkpoints.
+//! Second places for checkpoints.
 
 use super::folder::private;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// A place beside the log that checkpoints are written to.
+/// A place besides the log to which checkpoints are written.
 #[derive(Debug)]
 pub(super) enum Destination {
-    /// A file, one checkpoint a line.
+    /// A file, one checkpoint per line.
     File(File),
-    /// Standard output, one checkpoint a line.
+    /// Standard output, one checkpoint per line.
     Stdout,
-    /// A socket of a system log.
+    /// A system log socket.
     #[cfg(unix)]
     Syslog { socket: std::os::unix::net::UnixDatagram, path: std::path::PathBuf },
 }
@@ -27,11 +27,11 @@ impl Destination {
         Ok(Self::File(private().create(true).append(true).open(path)?))
     }
 
-    /// Opens the socket of a system log.
+    /// Opens a system log socket.
     ///
     /// # Errors
     ///
-    /// The system gives no socket, or has none of that kind.
+    /// The system has no sockets, or none of that kind.
     pub(super) fn syslog(path: &Path) -> io::Result<Self> {
         #[cfg(unix)]
         {
@@ -46,11 +46,11 @@ impl Destination {
         }
     }
 
-    /// Writes a checkpoint's line, without a newline in it.
+    /// Writes a checkpoint's line, which has no newline.
     ///
     /// # Errors
     ///
-    /// The place does not take it.
+    /// The place cannot be written.
     pub(super) fn write(&mut self, line: &str) -> io::Result<()> {
         match self {
             Self::File(file) => {

@@ -1,4 +1,4 @@
-//! Files of a log: the operations that it needs of a file system.
+//! Log files: the file system operations that a log needs.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -8,19 +8,19 @@ use std::path::{Path, PathBuf};
 ///
 /// # Contract
 ///
-/// After [`File::sync`](LogFile::sync) returned, the file and its name survive a crash. Bytes that were not
-/// synced may be lost or kept in part.
+/// After [`File::sync`](LogFile::sync) has returned, the file and its name survive a crash. Unsynced bytes
+/// may be lost or partially kept.
 pub(super) trait Folder: Send + 'static {
-    /// A file that is open for appending.
+    /// A file opened for appending.
     type File: LogFile;
 
-    /// Names of all files.
+    /// Lists the names of all files.
     fn list(&self) -> io::Result<Vec<String>>;
 
-    /// Opens a file for reading from its begin.
+    /// Opens a file for reading from its beginning.
     fn read(&self, name: &str) -> io::Result<Box<dyn Read>>;
 
-    /// Makes an empty file, replacing one of that name.
+    /// Creates an empty file, replacing one of that name.
     fn create(&self, name: &str) -> io::Result<Self::File>;
 
     /// Opens a file for appending.
@@ -29,22 +29,22 @@ pub(super) trait Folder: Send + 'static {
 
 /// A file that is open for appending.
 pub(super) trait LogFile: Send + 'static {
-    /// Appends bytes. After an error a part of them may be in the file.
+    /// Appends bytes. After an error the file may contain a part of them.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
 
     /// Makes all bytes durable.
     fn sync(&mut self) -> io::Result<()>;
 
-    /// Cuts the file.
+    /// Truncates the file.
     fn truncate(&mut self, len: u64) -> io::Result<()>;
 }
 
-/// Name of the file whose first line has number `seq`. Names sort in the order of the chain.
+/// Returns the name of the file whose first line has number `seq`. Names sort in the order of the chain.
 pub(super) fn file_name(seq: u64) -> String {
     format!("audit-{seq:020}.jsonl")
 }
 
-/// Whether a file of this name holds lines of a log.
+/// Returns whether a file of this name contains log lines.
 pub(super) fn is_log_file(name: &str) -> bool {
     let number = name.strip_prefix("audit-").and_then(|name| name.strip_suffix(".jsonl"));
     number.is_some_and(|number| number.len() == 20 && number.bytes().all(|byte| byte.is_ascii_digit()))
@@ -59,11 +59,11 @@ pub(super) struct DiskFolder {
 }
 
 impl DiskFolder {
-    /// Opens a folder, and makes it if it is not there.
+    /// Opens a folder, creating it if missing.
     ///
     /// # Errors
     ///
-    /// It cannot be made, or another process has it open.
+    /// It cannot be created, or another process has it open.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true);
@@ -94,10 +94,10 @@ impl Folder for DiskFolder {
     }
 
     fn create(&self, name: &str) -> io::Result<File> {
-        // A file of this name can only hold bytes that were never reported as written.
+        // An existing file of this name can only contain bytes that were never reported as written.
         let file = private().create(true).append(true).open(self.path.join(name))?;
         file.set_len(0)?;
-        // The name of a new file is durable once its folder is.
+        // The name of a new file is durable once its folder is synced.
         #[cfg(unix)]
         File::open(&self.path)?.sync_all()?;
         Ok(file)
@@ -122,7 +122,7 @@ impl LogFile for File {
     }
 }
 
-/// Options of files that only their owner may read.
+/// Options for files that only their owner may read.
 pub(super) fn private() -> OpenOptions {
     #[cfg_attr(not(unix), allow(unused_mut))]
     let mut options = OpenOptions::new();

@@ -19,26 +19,26 @@ use std::thread::{self, JoinHandle, Thread};
 use std::time::SystemTime;
 use tokio::sync::oneshot;
 
-/// State that the writer and the handles share.
+/// State shared by the writer and the handles.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// Free places in the queue.
+    /// Free slots in the queue.
     free: AtomicUsize,
-    /// Lines for which there was no place.
+    /// Lines for which there was no slot.
     pub(super) lost: AtomicU64,
     /// All lines that were lost.
     lost_total: AtomicU64,
-    /// Lines that are stable.
+    /// Stable lines.
     pub(super) lines: AtomicU64,
-    /// Checkpoints that a second place did not take.
+    /// Checkpoints that a second place refused.
     pub(super) unsent: AtomicU64,
-    /// Writes that failed.
+    /// Failed writes.
     pub(super) failures: AtomicU64,
     /// The failure, while the log cannot be written.
     pub(super) broken: Mutex<Option<Arc<str>>>,
 }
 
-/// A place in the queue; dropping it frees the place.
+/// A slot in the queue; dropping it frees the slot.
 #[derive(Debug)]
 pub(super) struct Slot(Option<Arc<Shared>>);
 
@@ -57,7 +57,7 @@ impl Drop for Slot {
     }
 }
 
-/// An audit log. Clones share it.
+/// An audit log. Clones share the log.
 #[derive(Clone)]
 pub struct AuditLog {
     sender: Sender<Message>,
@@ -69,12 +69,12 @@ pub struct AuditLog {
 }
 
 impl AuditLog {
-    /// Opens the log that a configuration describes, repairs the end of its last file, and records the start
-    /// of the server. `None` without a folder.
+    /// Opens the configured log, repairs the end of its last file, and records the start of the server.
+    /// `None` without a folder.
     ///
     /// # Errors
     ///
-    /// The configuration is invalid, a file or key cannot be read, or another process writes the log.
+    /// The configuration is invalid, a file or key cannot be read, or another process is writing the log.
     pub fn open(config: &AuditConfig) -> Result<Option<Self>, AuditError> {
         let Some(path) = &config.folder else { return Ok(None) };
         config
@@ -132,11 +132,11 @@ impl AuditLog {
         })
     }
 
-    /// Takes a place in the queue for a line that is written when work has ended.
+    /// Takes a slot in the queue for a line that is written when the work has ended.
     ///
     /// # Errors
     ///
-    /// The log cannot be written or its queue is full, and the configuration refuses work then.
+    /// The log cannot be written or its queue is full, and the configuration refuses work in that case.
     pub fn admit(&self) -> Result<Place, AuditError> {
         let slot = Slot::take(&self.shared);
         if self.on_error == OnError::Refuse {
@@ -156,12 +156,12 @@ impl AuditLog {
         place.append(record)
     }
 
-    /// Whether a line is stable only once it is synced on its own account.
+    /// Returns whether every line is synced before it counts as stable.
     pub fn syncs_every_line(&self) -> bool {
         self.syncs
     }
 
-    /// Maximum bytes of a prompt or an answer in a line; `None` where contents are not logged.
+    /// Maximum bytes of a prompt or an answer in a line; `None` if contents are not logged.
     pub fn contents(&self) -> Option<usize> {
         self.contents
     }
@@ -186,7 +186,7 @@ impl AuditLog {
     /// are lost.
     pub fn close(&self) {
         let Some(writer) = self.writer.lock().take() else { return };
-        // An error means that the writer has ended.
+        // An error means that the writer has exited.
         drop(self.sender.send(Message::Close));
         if writer.join().is_err() {
             tracing::error!("the writer of the audit log panicked");
@@ -200,7 +200,7 @@ impl fmt::Debug for AuditLog {
     }
 }
 
-/// A place in the queue of a log, for one line.
+/// A slot in the queue of a log, for one line.
 #[derive(Debug)]
 pub struct Place {
     log: AuditLog,
@@ -208,7 +208,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Writes the line. Without a free place it is counted as dropped.
+    /// Writes the line. Without a slot it is counted as dropped.
     pub fn append(self, record: Record) -> Ticket {
         let (sender, receiver) = oneshot::channel();
         let shared = &self.log.shared;
@@ -222,12 +222,12 @@ impl Place {
     }
 }
 
-/// A line on its way. It resolves once the line is stable: synced, or written where nothing is synced.
+/// A pending line. It resolves once the line is stable: synced, or written if nothing is synced.
 #[derive(Debug)]
 pub struct Ticket(oneshot::Receiver<Result<(), AuditError>>);
 
 impl Ticket {
-    /// Waits on this thread.
+    /// Blocks until the line is stable.
     ///
     /// # Errors
     ///
@@ -264,15 +264,15 @@ impl Future for Ticket {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AuditStats {
-    /// Lines that are stable, since the log began.
+    /// Stable lines since the log began.
     pub lines: u64,
-    /// Lines for which the queue had no place.
+    /// Lines for which the queue had no slot.
     pub lines_dropped: u64,
-    /// Writes that failed, since the log was opened. Their lines are written later if possible.
+    /// Failed writes since the log was opened. Their lines are retried.
     pub write_failures: u64,
-    /// Checkpoints that a second place did not take.
+    /// Checkpoints that a second place refused.
     pub checkpoints_unsent: u64,
-    /// Whether the log cannot be written at present.
+    /// Whether the log is currently failing.
     pub failed: bool,
 }
 

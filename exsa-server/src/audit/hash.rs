@@ -10,7 +10,7 @@ use std::str::FromStr;
 pub struct Hash([u8; 32]);
 
 impl Hash {
-    /// The value before the first line of a log.
+    /// The hash before the first line of a log.
     pub const ZERO: Self = Self([0; 32]);
 
     /// The hash of `bytes`.

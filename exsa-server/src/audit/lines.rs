@@ -1,22 +1,22 @@
-//! Lines of a file, with a limit on their length.
+//! Reads the lines of a file, with a limit on their length.
 
 use std::io::{self, BufRead};
 
-/// Maximum bytes of a line, its newline not counted.
+/// Maximum bytes of a line, without its newline.
 pub(super) const LINE_BYTES_MAX: usize = 16 << 20;
 
 /// A line of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line<'a> {
-    /// A line that ended with a newline, without it.
+    /// A line without its newline.
     Whole(&'a [u8]),
-    /// A line beyond [`LINE_BYTES_MAX`], with or without an end.
+    /// A line longer than [`LINE_BYTES_MAX`], with or without an end.
     TooLong,
-    /// The end of a file that has no newline.
+    /// The end of a file without a newline.
     Torn(&'a [u8]),
 }
 
-/// Reader of lines. Its memory is bounded by the longest line that is allowed.
+/// Line reader. Its memory is bounded by the maximum line length.
 pub(super) struct Lines<R> {
     reader: R,
     buffer: Vec<u8>,

@@ -10,14 +10,14 @@ use std::io;
 use std::mem;
 use std::time::{Duration, SystemTime};
 
-/// Policy of durability.
+/// Durability policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fsync {
     /// Every batch of lines is synced before anything else happens.
     Every,
-    /// Lines are synced after this time at the latest.
+    /// Lines are synced after at most this time.
     Interval(Duration),
-    /// The operating system writes when it likes.
+    /// The operating system decides when to write.
     Never,
 }
 
@@ -25,23 +25,23 @@ pub enum Fsync {
 #[derive(Debug)]
 pub(super) struct LogOptions {
     pub(super) fsync: Fsync,
-    /// Length of a file after which the next is begun.
+    /// File length from which the next file is begun.
     pub(super) rotate_bytes: u64,
-    /// Age of a file after which the next is begun.
+    /// File age from which the next file is begun.
     pub(super) rotate_age: Option<Duration>,
-    /// Maximum bytes of lines that wait to be written.
+    /// Maximum bytes of pending lines.
     pub(super) pending_max: usize,
     /// Name of the log in checkpoints.
     pub(super) name: String,
     pub(super) key: Option<SigningKey>,
 }
 
-/// A file that lines go to.
+/// The file that is appended to.
 struct Open<F> {
     file: F,
-    /// Bytes that are stable: synced, or written where nothing is synced.
+    /// Stable bytes: synced, or written if nothing is synced.
     stable: u64,
-    /// Bytes of the pending lines that are in the file.
+    /// Bytes of the pending lines that were already written to the file.
     written: usize,
     /// Time of its first line.
     begun: SystemTime,
@@ -51,9 +51,9 @@ struct Open<F> {
 
 /// The log: a chain of lines in files.
 ///
-/// Lines that are not stable are kept in memory. After a failed write or sync the file is cut to its stable
-/// length and they are written again: a sync that failed once says nothing about the bytes before it, even if
-/// the next one succeeds.
+/// Lines that are not stable are kept in memory. After a failed write or sync the file is truncated to its
+/// stable length and they are written again: after a failed sync, the state of the previous bytes is unknown,
+/// even if the next sync succeeds.
 pub(super) struct Log<F: Folder> {
     folder: F,
     options: LogOptions,
@@ -62,12 +62,12 @@ pub(super) struct Log<F: Folder> {
     stable: Chain,
     open: Option<Open<F::File>>,
     pending: Vec<u8>,
-    /// Lines that were dropped because too many waited.
+    /// Lines that were dropped because too many were pending.
     dropped: u64,
 }
 
 impl<F: Folder> Log<F> {
-    /// Opens a log; the second value tells repairs to be recorded.
+    /// Opens a log; the second value lists repairs to record.
     ///
     /// # Errors
     ///
@@ -77,7 +77,7 @@ impl<F: Folder> Log<F> {
         let open = match file {
             Some((name, stable)) => {
                 let mut file = folder.open(&name)?;
-                // Lines of a process that was killed may be in the file without being durable.
+                // Lines of a killed process may be in the file without being durable.
                 file.sync()?;
                 let begun = begun.unwrap_or(now);
                 Some(Open { file, stable, written: 0, begun, doubtful: false })
@@ -87,7 +87,7 @@ impl<F: Folder> Log<F> {
         Ok((Self { folder, options, chain, stable: chain, open, pending: Vec::new(), dropped: 0 }, records))
     }
 
-    /// Adds a line. Returns whether there was space for it.
+    /// Appends a line. Returns whether there was space for it.
     pub(super) fn push(&mut self, record: &Record, now: SystemTime) -> bool {
         if self.pending.len() >= self.options.pending_max {
             self.dropped += 1;
@@ -108,7 +108,7 @@ impl<F: Folder> Log<F> {
         self.dropped += lines;
     }
 
-    /// Writes pending lines to the file, and syncs them where each batch is to be.
+    /// Writes pending lines to the file, and syncs them if each batch is synced.
     ///
     /// # Errors
     ///
@@ -152,7 +152,7 @@ impl<F: Folder> Log<F> {
         Ok(())
     }
 
-    /// Counts all pending lines as stable.
+    /// Marks all pending lines as stable.
     fn settle(&mut self) {
         if let Some(open) = &mut self.open {
             open.stable += self.pending.len() as u64;
@@ -162,7 +162,7 @@ impl<F: Folder> Log<F> {
         }
     }
 
-    /// Whether the next line begins a new file. A file with pending lines is not closed.
+    /// Returns whether the next line begins a new file. A file with pending lines is not closed.
     fn is_full(&self, now: SystemTime) -> bool {
         let LogOptions { rotate_bytes, rotate_age, .. } = &self.options;
         self.open.as_ref().is_some_and(|open| {
@@ -172,7 +172,7 @@ impl<F: Folder> Log<F> {
         })
     }
 
-    /// Adds the line of a checkpoint of all lines so far, and returns it.
+    /// Appends a checkpoint of all lines so far, and returns it.
     pub(super) fn checkpoint(&mut self, now: SystemTime) -> Option<SignedCheckpoint> {
         let LogOptions { name, key, .. } = &self.options;
         let checkpoint = SignedCheckpoint::new(name, self.chain, now, key.as_ref());
@@ -181,19 +181,19 @@ impl<F: Folder> Log<F> {
         self.push(&record, now).then_some(checkpoint)
     }
 
-    /// Lines in the chain, pending ones included.
+    /// Number of lines in the chain, including pending ones.
     pub(super) fn count(&self) -> u64 {
         self.chain.count
     }
 
-    /// Whether all lines are stable.
+    /// Returns whether all lines are stable.
     pub(super) fn is_stable(&self) -> bool {
         self.pending.is_empty()
     }
 }
 
 impl<F: LogFile> Open<F> {
-    /// Brings the file to its stable bytes followed by `pending`.
+    /// Truncates the file to its stable bytes and appends `pending`.
     fn write(&mut self, pending: &[u8]) -> io::Result<()> {
         if self.doubtful {
             self.file.truncate(self.stable)?;

@@ -1,32 +1,32 @@
-//! Records: the facts of a line, before it has its place in the chain.
+//! Records: the content of a line, before it is placed in the chain.
 
 use super::checkpoint::SignedCheckpoint;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Kind of act that a line records.
+/// Kind of the recorded act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Act {
     /// The server started.
     Start,
-    /// The server stopped in an orderly way.
+    /// The server was shut down in an orderly way.
     Stop,
-    /// A request for inference ended.
+    /// An inference request ended.
     Request,
     /// A request was refused by a quota.
     QuotaRefused,
     /// A request with a wrong, expired or revoked key or token.
     AuthenticationFailed,
-    /// A request for an act that the key does not permit.
+    /// A request that the key does not permit.
     PermissionDenied,
-    /// A key was made.
+    /// A key was created.
     KeyCreated,
     /// A key was revoked.
     KeyRevoked,
-    /// A key was replaced by a new one.
+    /// The secret of a key was rotated.
     KeyRotated,
     /// A model was loaded.
     ModelLoaded,
@@ -34,27 +34,27 @@ pub enum Act {
     ModelUnloaded,
     /// A model was reloaded.
     ModelReloaded,
-    /// Another model became the active one.
+    /// The active model was changed.
     ModelActivated,
     /// Options of a model were changed.
     ModelConfigured,
-    /// A model was asked to be fetched.
+    /// The download of a model was requested.
     ModelPulled,
     /// A fetched model was deleted.
     ModelDeleted,
-    /// The configuration was read again.
+    /// The configuration was reloaded.
     ConfigurationReloaded,
     /// A checkpoint.
     Checkpoint,
-    /// An incomplete end of a file, left by a crash, was cut off.
+    /// An incomplete end of a file, left by a crash, was truncated.
     Repaired,
-    /// Lines of an older file do not follow from each other.
+    /// The chain in an older file is broken.
     DamageFound,
     /// Lines were dropped while the log could not be written.
     LinesDropped,
 }
 
-/// The facts of a line.
+/// The content of a line.
 ///
 /// ```
 /// use exsa_server::audit::{Act, Record};
@@ -79,7 +79,7 @@ pub struct Record {
     /// Group of the caller.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// End user, as a trusted proxy names it.
+    /// End user, as named by a trusted proxy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Address of the client.
@@ -91,7 +91,7 @@ pub struct Record {
     /// Model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// Object and particulars of the act.
+    /// Object and details of the act.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// Prompt tokens.
@@ -106,19 +106,19 @@ pub struct Record {
     /// Time from the arrival of the request, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
-    /// The prompt, where the configuration asks for contents.
+    /// The prompt, if contents are logged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
-    /// The answer, where the configuration asks for contents.
+    /// The answer, if contents are logged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
-    /// The checkpoint of a line of that kind.
+    /// The checkpoint, if the line is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) checkpoint: Option<SignedCheckpoint>,
 }
 
 impl Record {
-    /// A record without particulars.
+    /// Creates a record without details.
     pub fn new(act: Act) -> Self {
         Self {
             act,
@@ -197,14 +197,14 @@ impl Record {
         self
     }
 
-    /// Sets object and particulars.
+    /// Sets object and details.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
     }
 
-    /// Sets the counts of tokens: prompt, cached part of it, output.
+    /// Sets the token counts: prompt, cached part of it, output.
     #[must_use]
     pub fn tokens(mut self, prompt: Option<u64>, cached: Option<u64>, output: u64) -> Self {
         (self.prompt_tokens, self.cached_tokens, self.output_tokens) = (prompt, cached, Some(output));

@@ -1,4 +1,4 @@
-//! Recovery: the end of the chain in the files that a process left.
+//! Recovery: finds the end of the chain in existing files.
 
 use super::chain::{Chain, Link};
 use super::folder::{Folder, LogFile, file_name, is_log_file};
@@ -8,12 +8,12 @@ use super::record::{Act, Record};
 use std::io::{self, BufReader, Read};
 use std::time::SystemTime;
 
-/// A log as it was found.
+/// State of an existing log.
 #[derive(Debug)]
 pub(super) struct Recovered {
     /// End of the chain.
     pub(super) chain: Chain,
-    /// The file to go on with and its length; `None` begins a new one.
+    /// The file to continue, and its length; `None` begins a new one.
     pub(super) file: Option<(String, u64)>,
     /// Time of that file's first line.
     pub(super) begun: Option<SystemTime>,
@@ -21,14 +21,14 @@ pub(super) struct Recovered {
     pub(super) records: Vec<Record>,
 }
 
-/// Finds the end of the chain and cuts off an incomplete end, whose bytes are kept in a file beside the log.
+/// Finds the end of the chain and truncates an incomplete end, whose bytes are kept in a file beside the log.
 ///
-/// Lines that do not follow from each other are left as they are, so that a verification finds them later
-/// too; the chain then goes on in a new file.
+/// Lines that break the chain are left as they are, so that a verification still finds them later; the chain
+/// then continues in a new file.
 ///
 /// # Errors
 ///
-/// A file cannot be read or cut.
+/// A file cannot be read or truncated.
 pub(super) fn recover(folder: &impl Folder) -> io::Result<Recovered> {
     let mut names: Vec<_> = folder.list()?.into_iter().filter(|name| is_log_file(name)).collect();
     names.sort_unstable();
@@ -52,25 +52,25 @@ pub(super) fn recover(folder: &impl Folder) -> io::Result<Recovered> {
     Ok(recovered)
 }
 
-/// A file's lines in summary.
+/// Summary of a file's lines.
 #[derive(Debug, Default)]
 struct Scan {
     /// Bytes of the file.
     len: u64,
-    /// Bytes up to the end of the last line that can be read.
+    /// Bytes up to the end of the last readable line.
     good: u64,
     /// That line.
     last: Option<Chain>,
-    /// Time of the first line that can be read.
+    /// Time of the first readable line.
     begun: Option<SystemTime>,
-    /// Number of the first line in front of it that cannot be read or does not follow from the one before.
+    /// Number of the first line before it that is unreadable or breaks the chain.
     damage: Option<u64>,
 }
 
 fn scan(file: impl Read) -> io::Result<Scan> {
     let mut lines = Lines::new(BufReader::with_capacity(1 << 16, file));
     let mut scan = Scan::default();
-    // A damaged line counts once a whole one follows it: at the end it is what a crash leaves.
+    // A damaged line only counts if a whole one follows; at the end it is the result of a crash.
     let mut suspect = None;
     while let Some(line) = lines.next()? {
         let read = match line {
@@ -95,7 +95,7 @@ fn scan(file: impl Read) -> io::Result<Scan> {
     Ok(scan)
 }
 
-/// Cuts off the end of a file after its last whole line, and keeps a copy.
+/// Truncates a file after its last whole line, and keeps a copy of the rest.
 fn cut(folder: &impl Folder, name: &str, scan: &Scan) -> io::Result<Record> {
     let mut file = folder.read(name)?;
     io::copy(&mut (&mut file).take(scan.good), &mut io::sink())?;
@@ -117,7 +117,7 @@ fn cut(folder: &impl Folder, name: &str, scan: &Scan) -> io::Result<Record> {
     Ok(Record::new(Act::Repaired).detail(detail))
 }
 
-/// The name of the file for the line after the end of `chain`.
+/// Returns the name of the file for the line after the end of `chain`.
 pub(super) fn next_file(chain: Chain) -> String {
     file_name(chain.count + 1)
 }

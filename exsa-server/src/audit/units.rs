@@ -1,4 +1,4 @@
-//! Durations that can be `never`, and policies of durability, for `#[serde(with)]`.
+//! Serde helpers for durations that can be `never`, and durability policies.
 
 use super::log::Fsync;
 use crate::config::units::duration;
@@ -25,7 +25,7 @@ pub(super) mod optional_duration {
     }
 }
 
-/// Policies of durability: `"every"`, `"never"`, or a duration.
+/// Durability policies: `"every"`, `"never"`, or a duration.
 pub(super) mod fsync {
     use super::*;
 

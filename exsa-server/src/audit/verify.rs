@@ -1,7 +1,7 @@
-//! Verification of a log: finds altered, missing, reordered, repeated and truncated lines.
+//! Verifies a log: finds altered, missing, reordered, repeated and truncated lines.
 //!
-//! The memory of a verification does not depend on the length of the log: it knows the last line, the gaps
-//! that it saw last, and the next checkpoint.
+//! Memory does not depend on the length of the log: only the last line, the most recent gaps and the next
+//! checkpoint are kept.
 
 use super::chain::Link;
 use super::checkpoint::{PublicKey, SignedCheckpoint};
@@ -12,10 +12,10 @@ use std::fmt;
 use std::io::{self, BufRead};
 use std::sync::Arc;
 
-/// Gaps of which the position is remembered, to tell lines out of order from repeated ones.
+/// Gaps whose position is remembered, to distinguish lines out of order from repeated ones.
 const GAPS_MAX: usize = 64;
 
-/// Place of a line in the files.
+/// Location of a line in the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
     /// File.
@@ -30,11 +30,11 @@ impl fmt::Display for Location {
     }
 }
 
-/// A finding. Numbers are those of lines in the chain (`seq`).
+/// A finding. Line numbers are positions in the chain (`seq`).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Finding {
-    /// A line is not as it was written.
+    /// A line was altered.
     #[error("{at}: line {seq} was altered")]
     Altered {
         /// Place.
@@ -42,7 +42,7 @@ pub enum Finding {
         /// Number.
         seq: u64,
     },
-    /// One of two lines is not as it was written; no third one tells which.
+    /// One of two lines was altered; no third line determines which.
     #[error("{at}: line {seq} or the line before it was altered")]
     AlteredPair {
         /// Place of the second.
@@ -50,7 +50,7 @@ pub enum Finding {
         /// Number of the second.
         seq: u64,
     },
-    /// A line is not in the form of the log.
+    /// A line is not a valid log line.
     #[error("{at}: altered: not a line of an audit log: {reason}")]
     Unreadable {
         /// Place.
@@ -68,7 +68,7 @@ pub enum Finding {
         /// Last missing number.
         last: u64,
     },
-    /// A line stands behind a later one.
+    /// A line is out of order.
     #[error("{at}: line {seq} is out of order: it stands behind line {behind}")]
     Reordered {
         /// Place.
@@ -78,7 +78,7 @@ pub enum Finding {
         /// The highest number before it.
         behind: u64,
     },
-    /// A line is there again.
+    /// A line is repeated.
     #[error("{at}: line {seq} is there again")]
     Repeated {
         /// Place.
@@ -92,7 +92,7 @@ pub enum Finding {
         /// Place.
         at: Location,
     },
-    /// A checkpoint knows more lines than there are.
+    /// A checkpoint counts more lines than there are.
     #[error(
         "the log was truncated: it ends with line {last}, but a checkpoint of {time} counts {count} lines"
     )]
@@ -104,7 +104,7 @@ pub enum Finding {
         /// Time of the checkpoint.
         time: String,
     },
-    /// A line has another hash than a checkpoint says.
+    /// The hash of a line differs from that in a checkpoint.
     #[error("{at}: line {seq} or one before it was altered: the checkpoint of {time} has another hash")]
     Checkpoint {
         /// Place.
@@ -122,7 +122,7 @@ pub enum Finding {
         /// Time of the checkpoint.
         time: String,
     },
-    /// Checkpoints of the second place are not in the order of their counts.
+    /// Checkpoints of the second place are out of order.
     #[error("checkpoints: the one of {count} lines follows one of {before} lines")]
     CheckpointOrder {
         /// Its count.
@@ -130,7 +130,7 @@ pub enum Finding {
         /// The count before it.
         before: u64,
     },
-    /// A line of the second place is no checkpoint.
+    /// A line of the second place is not a checkpoint.
     #[error("checkpoints, line {line}: {reason}")]
     CheckpointUnreadable {
         /// Line in the file, from 1.
@@ -138,27 +138,27 @@ pub enum Finding {
         /// The reason.
         reason: String,
     },
-    /// Signatures were asked for, and there is none.
+    /// Signatures were required, but there are none.
     #[error("no checkpoint has a valid signature of a given key")]
     Unsigned,
-    /// There is no line.
+    /// The log is empty.
     #[error("the log has no line")]
     Empty,
 }
 
-/// Figures of a verified log.
+/// Summary of a verification.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Summary {
-    /// Lines that were read.
+    /// Lines read.
     pub lines: u64,
     /// Number of the first line.
     pub first: u64,
     /// Highest number of a line.
     pub last: u64,
-    /// Checkpoints that were compared with lines, in the log and beside it.
+    /// Checkpoints compared with lines, in the log and in the second place.
     pub checkpoints: u64,
-    /// Lines covered by a checkpoint with a valid signature.
+    /// Lines covered by a validly signed checkpoint.
     pub signed: u64,
     /// Findings.
     pub findings: u64,
@@ -168,7 +168,7 @@ pub struct Summary {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct VerifyOptions {
-    /// Keys of valid signatures. Without keys signatures are not checked.
+    /// Public keys. Without keys, signatures are not checked.
     pub keys: Vec<PublicKey>,
     /// Whether the first files of the log may be absent.
     pub partial: bool,
@@ -206,8 +206,7 @@ pub struct Verifier<R, F> {
     summary: Summary,
     /// The line with the highest number.
     last: Option<Seen>,
-    /// Two neighbours of which the second does not have the hash of the first: the next line tells which was
-    /// altered.
+    /// Two adjacent lines whose hashes do not match: the next line determines which one was altered.
     suspects: Option<(Seen, Seen)>,
     /// Unreadable lines since the last readable one.
     unreadable: u64,
@@ -215,7 +214,7 @@ pub struct Verifier<R, F> {
 }
 
 impl<R: BufRead, F: FnMut(Finding)> Verifier<R, F> {
-    /// Begins a verification; `checkpoints` reads those of the second place.
+    /// Starts a verification; `checkpoints` reads those of the second place.
     pub fn new(options: VerifyOptions, checkpoints: Option<R>, report: F) -> Self {
         let checkpoints =
             checkpoints.map(|reader| Checkpoints { lines: Lines::new(reader), next: None, count: 0 });
@@ -240,7 +239,7 @@ impl<R: BufRead, F: FnMut(Finding)> Verifier<R, F> {
     ///
     /// # Errors
     ///
-    /// It, or the checkpoints, cannot be read.
+    /// The file or the checkpoints cannot be read.
     pub fn file(&mut self, name: &str, reader: impl BufRead) -> io::Result<()> {
         let file: Arc<str> = name.into();
         let mut lines = Lines::new(reader);
@@ -306,7 +305,7 @@ impl<R: BufRead, F: FnMut(Finding)> Verifier<R, F> {
         Ok(())
     }
 
-    /// The first readable line.
+    /// Handles the first readable line.
     fn first(&mut self, seen: &Seen, prev: Hash, unreadable: u64) {
         let before = seen.seq.saturating_sub(1);
         self.summary.first = seen.seq.saturating_sub(unreadable).max(1);
@@ -325,7 +324,7 @@ impl<R: BufRead, F: FnMut(Finding)> Verifier<R, F> {
         self.found(Finding::Missing { at: at.clone(), first, last });
     }
 
-    /// Tells which of two neighbours was altered, by the line after them.
+    /// Determines from the next line which of two adjacent lines was altered.
     fn judge(&mut self, next: Option<(u64, Hash)>) {
         let Some((first, second)) = self.suspects.take() else { return };
         let follows = next.filter(|(seq, _)| *seq == second.seq + 1);
@@ -352,7 +351,7 @@ impl<R: BufRead, F: FnMut(Finding)> Verifier<R, F> {
         Ok(())
     }
 
-    /// The checkpoint in a line, which is one of the line before it.
+    /// Handles a checkpoint in the log, which describes the previous line.
     fn inner_checkpoint(&mut self, seen: &Seen, prev: Hash, checkpoint: &SignedCheckpoint) {
         self.summary.checkpoints += 1;
         if checkpoint.count.checked_add(1) != Some(seen.seq) || checkpoint.hash != prev {
@@ -376,7 +375,7 @@ impl<R: BufRead, F: FnMut(Finding)> Verifier<R, F> {
         }
     }
 
-    /// The next checkpoint of the second place, if it counts `max` lines at most.
+    /// Returns the next checkpoint of the second place, if it counts at most `max` lines.
     fn next_checkpoint(&mut self, max: u64) -> io::Result<Option<SignedCheckpoint>> {
         loop {
             let Some(checkpoints) = &mut self.checkpoints else { return Ok(None) };
@@ -393,7 +392,7 @@ impl<R: BufRead, F: FnMut(Finding)> Verifier<R, F> {
         }
     }
 
-    /// Ends the verification.
+    /// Completes the verification.
     ///
     /// # Errors
     ///
@@ -407,7 +406,7 @@ impl<R: BufRead, F: FnMut(Finding)> Verifier<R, F> {
         let mut beyond: Option<SignedCheckpoint> = None;
         while let Some(checkpoint) = self.next_checkpoint(u64::MAX)? {
             let more = checkpoint.count > beyond.as_ref().map_or(last, |beyond| beyond.count);
-            // A forged checkpoint must not raise a false alarm.
+            // A forged checkpoint must not cause a false alarm.
             let known = self.options.keys.is_empty() || checkpoint.is_signed_by(&self.options.keys);
             match known {
                 true if more => beyond = Some(checkpoint),
@@ -438,15 +437,15 @@ impl<R, F> fmt::Debug for Verifier<R, F> {
 struct Checkpoints<R> {
     lines: Lines<R>,
     next: Option<SignedCheckpoint>,
-    /// Count of the checkpoint before.
+    /// Count of the previous checkpoint.
     count: u64,
 }
 
 enum Read {
     None,
-    /// A checkpoint, and the count of the one before.
+    /// A checkpoint, and the count of the previous one.
     Checkpoint(SignedCheckpoint, u64),
-    /// A line that is none, by number, and the reason.
+    /// A line that is not a checkpoint: its number and the reason.
     Unreadable(u64, String),
 }
 
@@ -457,7 +456,7 @@ impl<R: BufRead> Checkpoints<R> {
                 None => return Ok(Read::None),
                 Some(Line::TooLong) => Err("the line is too long".to_owned()),
                 Some(Line::Whole(line)) => serde_json::from_slice(line).map_err(|error| error.to_string()),
-                // A crash during the write of the last checkpoint leaves the log itself whole.
+                // A crash while writing the last checkpoint does not affect the log.
                 Some(Line::Torn(_)) => return Ok(Read::None),
             };
             match line {

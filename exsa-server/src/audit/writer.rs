@@ -1,4 +1,4 @@
-//! The writer: a thread that owns the log and takes lines from a bounded queue.
+//! Writer thread, which owns the log and takes lines from a bounded queue.
 
 use super::checkpoint::SignedCheckpoint;
 use super::destination::Destination;
@@ -13,11 +13,11 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
-/// Maximum lines that are written with one sync.
+/// Maximum lines per sync.
 const BATCH_MAX: usize = 1024;
-/// Time between attempts to write a log that failed.
+/// Interval between attempts to write a failed log.
 const RETRY: Duration = Duration::from_secs(1);
-/// Longest sleep of the writer.
+/// Maximum sleep of the writer.
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// A message to the writer.
@@ -27,12 +27,12 @@ pub(super) enum Message {
     Close,
 }
 
-/// Times of checkpoints.
+/// Schedule of checkpoints.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CheckpointTimes {
-    /// Lines after which one is due.
+    /// Lines between checkpoints.
     pub(super) lines: u64,
-    /// Time after which one is due if there were lines.
+    /// Time after which a checkpoint is due if there were lines.
     pub(super) interval: Duration,
 }
 
@@ -44,14 +44,14 @@ pub(super) struct Writer<F: Folder> {
     destinations: Vec<Destination>,
     shared: Arc<Shared>,
     receiver: Receiver<Message>,
-    /// Senders of lines that are not stable.
+    /// Senders that wait until their lines are stable.
     waiting: Vec<oneshot::Sender<Result<(), AuditError>>>,
     /// Time at which the first unstable line was written.
     unstable_since: Option<Instant>,
     /// Time of the next attempt after a failure.
     retry: Option<Instant>,
     checkpointed: (u64, Instant),
-    /// A checkpoint that is not in its second places yet.
+    /// A checkpoint that was not yet written to the second places.
     unsent: Option<SignedCheckpoint>,
 }
 
@@ -80,7 +80,7 @@ impl<F: Folder> Writer<F> {
         }
     }
 
-    /// Writes lines until all senders are gone or one of them closes the log.
+    /// Writes lines until all senders are dropped or one of them closes the log.
     pub(super) fn run(mut self) {
         loop {
             let first = self.receiver.recv_timeout(self.sleep(Instant::now()));
@@ -105,7 +105,7 @@ impl<F: Folder> Writer<F> {
                 self.retry = None;
             }
             self.turn(closing);
-            // The places in the queue are free once the lines are in the log's hands.
+            // The slots in the queue are free once the log has taken the lines.
             drop(slots);
             if closing {
                 return;
@@ -113,7 +113,7 @@ impl<F: Folder> Writer<F> {
         }
     }
 
-    /// The time until something is due.
+    /// Returns the time until something is due.
     fn sleep(&self, now: Instant) -> Duration {
         let retry = self.retry;
         let sync = match self.fsync {
@@ -160,7 +160,7 @@ impl<F: Folder> Writer<F> {
             Fsync::Interval(interval) => self.unstable_since.is_some_and(|since| now - since >= interval),
             _ => false,
         };
-        // A checkpoint in its second place must never name lines that a crash can take back.
+        // A checkpoint in a second place must never name lines that a crash can undo.
         if due || closing || self.unsent.is_some() || self.retry.is_some() {
             self.log.sync()?;
         }
@@ -179,7 +179,7 @@ impl<F: Folder> Writer<F> {
         self.unstable_since = None;
         self.shared.lines.store(self.log.count(), Ordering::Release);
         for sender in self.waiting.drain(..) {
-            // The sender may wait for the line or not.
+            // The sender may or may not wait for the line.
             drop(sender.send(Ok(())));
         }
         let Some(checkpoint) = self.unsent.take() else { return };
@@ -192,7 +192,7 @@ impl<F: Folder> Writer<F> {
         }
     }
 
-    /// Tells those who wait that their lines are not stable. The lines are written later if possible.
+    /// Reports to waiting senders that their lines are not stable. The lines are retried.
     fn fail(&mut self) {
         let error = self.shared.broken.lock().clone();
         for sender in self.waiting.drain(..) {

@@ -1,4 +1,4 @@
-//! The commands of administrators, for programs that have them at the top of their command line.
+//! Administrative commands, for programs that expose them at the top level of their command line.
 
 use crate::access::cli::KeyArgs;
 use crate::audit::command::AuditCommand;
@@ -12,7 +12,7 @@ use std::process::ExitCode;
 pub struct Key {
     #[command(flatten)]
     key: KeyArgs,
-    /// Configuration file of the server, whose access.data is the folder of the keys
+    /// Configuration file of the server; its access.data is the folder of the keys
     #[arg(long, short, global = true, value_name = "FILE", env = "EXSA_CONFIG")]
     config: Option<PathBuf>,
     /// Folder of the API keys
@@ -25,7 +25,7 @@ impl Key {
     ///
     /// # Errors
     ///
-    /// The configuration cannot be used, names no folder, or the keys cannot be read or changed.
+    /// The configuration is invalid or names no folder, or the keys cannot be read or changed.
     pub fn run(&self) -> Result<(), Box<dyn Error>> {
         let folder = match &self.data {
             Some(folder) => Some(folder.clone()),
@@ -37,7 +37,7 @@ impl Key {
     }
 }
 
-/// Verifies audit logs, makes keys for them.
+/// Verifies audit logs and creates keys for them.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Audit {
     #[command(subcommand)]
@@ -45,7 +45,7 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Runs the command. The code is 0 for a log that is in order, 1 for one with findings, 2 after an error.
+    /// Runs the command. The exit code is 0 for an intact log, 1 with findings, 2 after an error.
     #[must_use]
     pub fn run(&self) -> ExitCode {
         crate::audit::command::run(&self.command)

@@ -1,4 +1,4 @@
-//! The command line. Flags and their environment variables override the configuration file.
+//! Command line. Flags and their environment variables override the configuration file.
 
 use crate::access::cli::KeyArgs;
 use crate::audit::command::AuditCommand;
@@ -10,7 +10,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Serves a model over HTTP, with an OpenAI-compatible API.
+/// Serve models over HTTP, with the APIs of OpenAI, Anthropic, Ollama and llama-server.
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
 pub struct Args {
@@ -19,10 +19,10 @@ pub struct Args {
     /// Configuration file; flags override it
     #[arg(long, short, global = true, value_name = "FILE", env = "EXSA_CONFIG")]
     config: Option<PathBuf>,
-    /// Check the configuration, print all problems and end
+    /// Check the configuration, print all problems and exit
     #[arg(long)]
     pub(super) check_config: bool,
-    /// Print a commented configuration file with all settings and end
+    /// Print a commented configuration file with all settings and exit
     #[arg(long)]
     pub(super) print_config: bool,
     /// Folder of the API keys, mode 0700; with it, every request needs a key
@@ -31,71 +31,71 @@ pub struct Args {
     /// Folder of the audit log
     #[arg(long, value_name = "FOLDER", env = "EXSA_AUDIT")]
     audit: Option<PathBuf>,
-    /// A GGUF file; the built-in story model without it
+    /// A GGUF file; by default the built-in story model
     #[arg(long, short, value_name = "FILE", env = "EXSA_MODEL")]
     model: Option<PathBuf>,
     /// IP address to listen on [default: 127.0.0.1]
     #[arg(long, env = "EXSA_HOST")]
     host: Option<IpAddr>,
-    /// Port to listen on; 0 chooses a free one [default: 8080]
+    /// Port to listen on; 0 selects a free one [default: 8080]
     #[arg(long, short, env = "EXSA_PORT")]
     port: Option<u16>,
-    /// UNIX socket to listen on too
+    /// UNIX socket to listen on in addition
     #[arg(long, value_name = "PATH", env = "EXSA_UNIX")]
     unix: Option<PathBuf>,
-    /// Allow an address beyond loopback although the server has no authentication
+    /// Allow addresses beyond loopback without authentication
     #[arg(long)]
     insecure_no_auth: bool,
-    /// Host name that requests may be addressed to, beside loopback names; repeatable
+    /// Host name accepted in requests, in addition to loopback names; repeatable
     #[arg(long, value_name = "NAME")]
     allowed_host: Vec<String>,
-    /// Origin whose pages may send requests, as `https://app.example.org`; repeatable
+    /// Origin whose pages may send requests, such as `https://app.example.org`; repeatable
     #[arg(long, value_name = "ORIGIN")]
     allowed_origin: Vec<String>,
-    /// Threads that compute [default: as many as there are physical cores]
+    /// Compute threads [default: number of physical cores]
     #[arg(long)]
     threads: Option<NonZeroUsize>,
-    /// Maximum sequences that are generated at a time [default: 16]
+    /// Maximum concurrent sequences [default: 16]
     #[arg(long, value_name = "N")]
     sequences: Option<usize>,
-    /// Goal of the scheduler: latency, balanced or throughput [default: balanced]
+    /// Scheduler mode: latency, balanced or throughput [default: balanced]
     #[arg(long, value_parser = read_mode)]
     mode: Option<Mode>,
-    /// Maximum requests that wait for a sequence [default: 1024]
+    /// Maximum waiting requests [default: 1024]
     #[arg(long, value_name = "N")]
     queue: Option<usize>,
-    /// Maximum bytes of a request's body [default: 16777216]
+    /// Maximum bytes of a request body [default: 16777216]
     #[arg(long, value_name = "BYTES")]
     body_max: Option<usize>,
     /// Maximum open connections [default: 1024]
     #[arg(long, value_name = "N")]
     connections: Option<usize>,
-    /// Maximum open connections of one address [default: 512]
+    /// Maximum open connections per address [default: 512]
     #[arg(long, value_name = "N")]
     connections_per_address: Option<usize>,
-    /// Seconds after SIGTERM in which requests are still accepted while /health/ready tells load balancers to
-    /// leave [default: 3]
+    /// Seconds after SIGTERM during which requests are still accepted, while /health/ready signals the drain
+    /// to load balancers [default: 3]
     #[arg(long, value_name = "SECONDS")]
     drain_delay: Option<u64>,
-    /// Seconds that running requests get to end after SIGTERM [default: 30]
+    /// Seconds that running requests have to finish after SIGTERM [default: 30]
     #[arg(long, value_name = "SECONDS")]
     drain: Option<u64>,
-    /// Log level, or levels by module: info,exsa_server=debug [default: info]
+    /// Log level, or levels by module, such as info,exsa_server=debug [default: info]
     #[arg(long, value_name = "LEVEL", env = "RUST_LOG")]
     log_level: Option<String>,
 }
 
-/// Commands beside serving.
+/// Commands other than serving.
 #[derive(Clone, Debug, Subcommand)]
 pub(super) enum Command {
-    /// Manages API keys, with a running server or without
+    /// Manage API keys, with or without a running server
     Key(KeyArgs),
-    /// Verifies audit logs, makes keys for them
+    /// Verify audit logs, or create keys for them
     Audit {
         #[command(subcommand)]
         command: AuditCommand,
     },
-    /// About the configuration file
+    /// Configuration file
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
@@ -119,26 +119,26 @@ fn read_mode(name: &str) -> Result<Mode, String> {
 }
 
 impl Args {
-    /// The file of the model, where a flag or the environment names one.
+    /// The model file named by a flag or the environment.
     #[must_use]
     pub fn model(&self) -> Option<&Path> {
         self.model.as_deref()
     }
 
-    /// Sets the file of the model, over a flag and the environment.
+    /// Sets the model file, overriding flag and environment.
     #[must_use]
     pub fn with_model(mut self, model: impl Into<PathBuf>) -> Self {
         self.model = Some(model.into());
         self
     }
 
-    /// Whether [`run`](super::run) serves, and does nothing else.
+    /// Returns whether [`run`](super::run) serves, rather than executing a command.
     #[must_use]
     pub fn serves(&self) -> bool {
         self.command.is_none() && !self.check_config && !self.print_config
     }
 
-    /// The configuration file and the flags that override it.
+    /// The configuration file with the flags that override it.
     pub(crate) fn source(&self) -> ConfigSource {
         let args = self.clone();
         ConfigSource::new(self.config.clone()).overrides(move |config| args.apply(config))
@@ -186,7 +186,7 @@ impl Args {
     }
 }
 
-/// Sets a setting if a flag gives a value; returns whether it does.
+/// Sets a setting if a flag has a value; returns whether it has.
 fn put<T>(setting: &mut T, value: Option<T>) -> bool {
     let given = value.is_some();
     if let Some(value) = value {

@@ -1,4 +1,4 @@
-//! The log, whose level can change.
+//! Logging, with a level that can be changed.
 
 use crate::config::{Config, LogConfig, LogFormat, Problems};
 use crate::reload::{Change, Reload};
@@ -9,11 +9,11 @@ use tracing_subscriber::reload::Handle;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
-/// The level of the log.
+/// Handle to change the log level.
 #[derive(Clone, Debug)]
 pub(super) struct LogLevel(Handle<EnvFilter, Registry>);
 
-/// Starts the log on standard error.
+/// Starts logging to standard error.
 pub(super) fn start(config: &LogConfig) -> Result<LogLevel, Box<dyn Error>> {
     let (filter, handle) = reload::Layer::new(EnvFilter::try_new(&config.level)?);
     let lines = fmt::layer().with_writer(std::io::stderr);

@@ -1,4 +1,4 @@
-//! The command line of the binary, for programs that have it as a part of theirs.
+//! Command line of the binary, for programs that include it in theirs.
 
 mod admin;
 mod args;
@@ -13,12 +13,12 @@ use args::{Command, ConfigCommand};
 use std::error::Error;
 use std::process::ExitCode;
 
-/// Runs the command; serves until a signal ends it without one. A program whose configuration may name worker
-/// processes calls [`run_if_worker`](crate::models::run_if_worker) first in its `main`.
+/// Runs the command; without one, serves until a signal ends the server. A program whose configuration may
+/// use worker processes calls [`run_if_worker`](crate::models::run_if_worker) first in its `main`.
 ///
 /// # Errors
 ///
-/// The configuration cannot be used, a model cannot be loaded, an address not be bound, or a store not be
+/// The configuration is invalid, a model cannot be loaded, an address cannot be bound, or a store cannot be
 /// opened.
 pub fn run(args: &Args) -> Result<ExitCode, Box<dyn Error>> {
     match &args.command {
@@ -37,7 +37,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints all problems of the configuration. The status is 1 if there are any.
+/// Prints all problems of the configuration. The exit status is 1 if there are any.
 fn check(source: &ConfigSource) -> ExitCode {
     let name = source.file().map_or("the configuration".into(), |file| file.display().to_string());
     match source.check() {

@@ -1,4 +1,4 @@
-//! The server: loads models, listens, and ends on SIGTERM.
+//! Runs the server: loads models, listens, and shuts down on SIGTERM.
 
 use super::log;
 use crate::access::{Access, AccessConfig};
@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tracing::{error, info, warn};
 
-/// Time at the end of the server in which saved prompts are written.
+/// Maximum time at shutdown to write saved prompts.
 const FLUSH_MAX: Duration = Duration::from_secs(30);
 
 /// Parts of the server that outlive its listeners.
@@ -39,7 +39,7 @@ struct Parts {
     telemetry: Option<Telemetry>,
 }
 
-/// Serves until the process is told to end.
+/// Serves until the process is signalled to stop.
 pub(super) fn serve(source: ConfigSource) -> Result<(), Box<dyn Error>> {
     let config = source.load()?;
     let level = log::start(&config.log)?;
@@ -70,14 +70,14 @@ pub(super) fn serve(source: ConfigSource) -> Result<(), Box<dyn Error>> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(listen(&config, &parts, reloader));
-    // Ends what the drain left over.
+    // Aborts the requests that remain after the drain.
     parts.models.registry().shut_down(Some(Duration::ZERO));
     runtime.shutdown_timeout(Duration::from_secs(1));
-    // Prompts that the engines saved at their end.
+    // Prompts that the engines saved at shutdown.
     if parts.prompt_cache.as_ref().is_some_and(|cache| !cache.flush(FLUSH_MAX)) {
         warn!("prompt cache: not everything was written within {} s", FLUSH_MAX.as_secs());
     }
-    // Requests that were cut off are charged and recorded before the books are closed.
+    // Interrupted requests are charged and recorded before the books are closed.
     if let Some(Err(failure)) = parts.quotas.map(|quotas| quotas.close()) {
         error!("{failure}");
     }
@@ -91,7 +91,7 @@ pub(super) fn serve(source: ConfigSource) -> Result<(), Box<dyn Error>> {
     served
 }
 
-/// Warns of a collector in the environment that a build without the feature does not know.
+/// Warns if the environment names a collector but the build does not include the feature.
 #[cfg(not(feature = "otel"))]
 fn tell_missing_feature() {
     for name in ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] {
@@ -101,7 +101,7 @@ fn tell_missing_feature() {
     }
 }
 
-/// The models of the tables and of `engine.model`; begins the loads at start.
+/// Opens the models of the tables and of `engine.model`, and begins the loads at start.
 fn open_models(config: &Config, cache: Option<Arc<PromptCache>>) -> Result<Models, Box<dyn Error>> {
     let backend: Arc<dyn InferenceBackend> = Arc::new(CandleBackend::new());
     let mut tables = config.models.clone();
@@ -172,7 +172,7 @@ async fn listen(config: &Config, parts: &Parts, reloader: Reloader) -> Result<()
         };
         readiness.begin_drain();
         let delay = drain.get().delay;
-        // Whoever interrupts at a terminal, or tells the server twice, does not wait for a load balancer.
+        // An interrupt at a terminal, or a second signal, does not wait for a load balancer.
         if stop == Stop::Terminate && !delay.is_zero() {
             info!("leaving: /health/ready answers 503; requests are accepted for {} s", delay.as_secs_f64());
             tokio::select! {
@@ -192,7 +192,7 @@ async fn listen(config: &Config, parts: &Parts, reloader: Reloader) -> Result<()
     failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
-/// Opens the quotas in the database of the keys. Without keys they begin anew with the process.
+/// Opens the quotas in the database of the keys. Without keys they start fresh with each process.
 fn open_quotas(config: &Config, access: Option<&Access>) -> Result<Option<Quotas>, Box<dyn Error>> {
     let database = access.map(|access| access.store().database().clone());
     if database.is_none() && !config.quota.is_set() {
@@ -216,14 +216,14 @@ fn open_access(config: &AccessConfig) -> Result<Access, Box<dyn Error>> {
 /// Bound addresses.
 struct Bound {
     listeners: Listeners,
-    /// The reloader, with the certificates as a part.
+    /// The reloader, including the certificates.
     reloader: Reloader,
-    /// The addresses in words.
+    /// The addresses as text.
     places: Vec<String>,
     grpc: GrpcSocket,
 }
 
-/// The socket of the gRPC services, where they are on.
+/// Socket of the gRPC services, if enabled.
 #[derive(Default)]
 struct GrpcSocket {
     #[cfg(feature = "grpc")]
@@ -242,7 +242,7 @@ impl GrpcSocket {
         Ok(Self { listener: Some(listener), ..Self::default() })
     }
 
-    /// The routes of `server`; those of gRPC are added to `listeners` with their socket.
+    /// Adds the routes of `server`; those of gRPC are added to `listeners` with their socket.
     fn join(self, server: Server, listeners: Listeners, config: &Config) -> (Router, Listeners) {
         let Some(listener) = self.listener else { return (server.router(), listeners) };
         let (app, grpc) = server.routers(&config.grpc);
@@ -305,7 +305,7 @@ async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, Box<dyn Error>> {
     TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}").into())
 }
 
-/// Reloads the configuration on every SIGHUP from now on.
+/// Reloads the configuration on every further SIGHUP.
 fn reload_on_hangup(reloader: Arc<Reloader>, audit: Option<AuditLog>) -> Result<(), Box<dyn Error>> {
     #[cfg(unix)]
     {
@@ -314,7 +314,7 @@ fn reload_on_hangup(reloader: Arc<Reloader>, audit: Option<AuditLog>) -> Result<
         tokio::spawn(async move {
             while hangup.recv().await.is_some() {
                 let (reloader, audit) = (reloader.clone(), audit.clone());
-                // The outcome is in the log.
+                // The outcome is logged.
                 let reload = move || {
                     let outcome =
                         if reloader.reload_logged().is_ok() { "ok" } else { "invalid_configuration" };
@@ -330,14 +330,14 @@ fn reload_on_hangup(reloader: Arc<Reloader>, audit: Option<AuditLog>) -> Result<
     Ok(())
 }
 
-/// A signal by which the server is told to end.
+/// A signal that stops the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
     Terminate,
     Interrupt,
 }
 
-/// SIGTERM and interrupts of the terminal, from now on.
+/// Waits for SIGTERM and terminal interrupts.
 #[cfg(unix)]
 struct Signals {
     terminate: tokio::signal::unix::Signal,
@@ -359,7 +359,7 @@ impl Signals {
     }
 }
 
-/// Interrupts of the terminal.
+/// Waits for terminal interrupts.
 #[cfg(not(unix))]
 struct Signals;
 

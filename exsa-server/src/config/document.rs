@@ -1,11 +1,11 @@
-//! Places and paths in a parsed TOML document.
+//! Locations and paths in a parsed TOML document.
 
 use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// The place of the value at `path`, such as `models.1.name`; of the key for tables, and of the nearest table
-/// around a value that is not there.
+/// Returns the location of the value at `path`, such as `models.1.name`; for tables, of the key; for a
+/// missing value, of the nearest table around it.
 pub(super) fn find(table: &DeTable<'_>, path: &str) -> Option<Range<usize>> {
     let (mut place, mut value): (_, Option<&Spanned<DeValue<'_>>>) = (None, None);
     for part in path.split('.') {
@@ -26,15 +26,15 @@ pub(super) fn find(table: &DeTable<'_>, path: &str) -> Option<Range<usize>> {
     place
 }
 
-/// Removes the item that a reader's error points at, and returns its path. Of an item in an array, the whole
-/// array is removed.
+/// Removes the item that a deserialization error points to, and returns its path. For an item in an array,
+/// the whole array is removed.
 pub(super) fn remove(table: &mut DeTable<'_>, at: &Range<usize>) -> Option<String> {
     let path = locate_in_table(table, at)?;
     remove_path(table, &path);
     Some(path.join("."))
 }
 
-/// The path of the innermost item at a place: of a key, or of a value around it.
+/// Returns the path of the innermost item at a location: of a key, or of a value around it.
 fn locate_in_table(table: &DeTable<'_>, at: &Range<usize>) -> Option<Vec<String>> {
     table.iter().find_map(|(key, value)| {
         let inner = locate_in_value(value.get_ref(), at);
@@ -74,7 +74,7 @@ fn remove_path(table: &mut DeTable<'_>, path: &[String]) {
     }
 }
 
-/// Removes a key below `value`; false if there is no key on the path.
+/// Removes a key below `value`; returns false if there is no key on the path.
 fn remove_below(value: &mut DeValue<'_>, path: &[String]) -> bool {
     match (value, path) {
         (DeValue::Table(table), [_, ..]) => {

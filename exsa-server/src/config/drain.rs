@@ -1,19 +1,19 @@
-//! Section `[drain]`: the end of the server.
+//! Section `[drain]`: shutdown of the server.
 
 use super::{Problems, units};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Times of the server's end after SIGTERM.
+/// Times of the shutdown after SIGTERM.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct DrainConfig {
-    /// Time after SIGTERM in which requests are still accepted while `/health/ready` tells load balancers to
-    /// leave; 3 s by default, which suits one that probes each second. An interrupt skips it.
+    /// Time after SIGTERM during which requests are still accepted while `/health/ready` signals the drain to
+    /// load balancers; 3 s by default, which suits a probe interval of one second. An interrupt skips it.
     #[serde(with = "units::duration")]
     pub delay: Duration,
-    /// Time that running requests get to end; 30 s by default.
+    /// Time for running requests to finish; 30 s by default.
     #[serde(with = "units::duration")]
     pub timeout: Duration,
 }
@@ -25,7 +25,7 @@ impl Default for DrainConfig {
 }
 
 impl DrainConfig {
-    /// Reports unusable values.
+    /// Reports invalid values.
     pub(super) fn validate(&self, problems: &mut Problems) {
         for (name, time) in [("delay", self.delay), ("timeout", self.timeout)] {
             if time > super::DURATION_MAX {

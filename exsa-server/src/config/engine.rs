@@ -9,34 +9,34 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The model and its engine.
+/// The section `[engine]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct EngineConfig {
-    /// A GGUF file; the built-in story model without it.
+    /// A GGUF file; by default the built-in story model.
     pub model: Option<PathBuf>,
-    /// Goal of the scheduler; balanced by default.
+    /// Scheduler mode; balanced by default.
     pub mode: Mode,
-    /// Threads that compute; as many as there are physical cores without it.
+    /// Compute threads; by default the number of physical cores.
     pub threads: Option<NonZeroUsize>,
-    /// Maximum sequences that are generated at a time; 16 by default.
+    /// Maximum concurrent sequences; 16 by default.
     pub sequences_max: usize,
-    /// Maximum tokens of one sequence; the model's context without it.
+    /// Maximum tokens of one sequence; by default the model's context length.
     pub context_tokens_max: Option<usize>,
     /// Maximum bytes of the KV cache; 1 GiB by default.
     #[serde(with = "units::size")]
     pub kv_bytes_max: u64,
-    /// Bytes of memory for the KV of preempted requests; 256 MiB by default.
+    /// Maximum bytes of saved KV of preempted requests; 256 MiB by default.
     #[serde(with = "units::size")]
     pub saved_kv_bytes_max: u64,
     /// Maximum tokens of a batch; 512 by default.
     pub batch_tokens_max: usize,
     /// Maximum prefill tokens per step while any stream is decoding; 256 by default.
     pub prefill_chunk_max: usize,
-    /// Maximum requests that wait for a sequence; 1,024 by default.
+    /// Maximum waiting requests; 1,024 by default.
     pub queue_max: usize,
-    /// Maximum waiting requests of one user; no limit but `queue_max` without it.
+    /// Maximum waiting requests per user; by default only limited by `queue_max`.
     pub user_queue_max: Option<usize>,
     /// Target of the 95th percentile of the inter-token latency in balanced mode; 200 ms by default.
     #[serde(with = "units::duration")]
@@ -47,7 +47,7 @@ pub struct EngineConfig {
     pub ageing: Duration,
     /// Whether the KV of common prefixes is shared and cached; `true` by default.
     pub prefix_cache: bool,
-    /// Whether drafts are verified; by default where they change no answer.
+    /// Whether drafts are verified; by default if they change no answer.
     pub speculation: SpeculationMode,
 }
 
@@ -93,7 +93,7 @@ impl EngineConfig {
         options
     }
 
-    /// Reports unusable values.
+    /// Reports invalid values.
     pub(super) fn validate(&self, problems: &mut Problems) {
         if let Some(path) = &self.model {
             super::check_file("engine.model", path, problems);

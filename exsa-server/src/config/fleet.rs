@@ -7,33 +7,33 @@ use std::net::{Ipv4Addr, SocketAddr};
 /// Maximum of `buffer_steps`.
 const STEPS_MAX: usize = 1 << 20;
 
-/// The server as one replica of a fleet.
+/// The section `[fleet]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct FleetConfig {
-    /// Events of the prefix cache; none without it.
+    /// Prefix cache events; off by default.
     pub kv_events: Option<KvEventsConfig>,
 }
 
-/// Events of the prefix cache over ZeroMQ, in vLLM's format. They contain the tokens of prompts and answers.
+/// Prefix cache events over ZeroMQ, in vLLM's format. They contain the tokens of prompts and answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct KvEventsConfig {
     /// Address of the PUB socket; `tcp://127.0.0.1:5557` by default.
     pub bind: String,
-    /// Address of the ROUTER socket that repeats past events; none by default.
+    /// Address of the ROUTER socket that replays past events; none by default.
     pub replay: Option<String>,
-    /// Topic of a model's events, in which `{address}` is the server's first HTTP address and `{model}` the
-    /// name of the model; `kv@{address}@{model}` by default.
+    /// Topic of a model's events, with `{address}` for the server's first HTTP address and `{model}` for the
+    /// model name; `kv@{address}@{model}` by default.
     pub topic: String,
-    /// Maximum messages that can be repeated; 10,000 by default.
+    /// Maximum messages buffered for replay; 10,000 by default.
     pub buffer_steps: usize,
-    /// Maximum bytes of these; 64 MiB by default.
+    /// Maximum bytes of the buffered messages; 64 MiB by default.
     #[serde(with = "units::size")]
     pub buffer_bytes: u64,
-    /// Whether addresses beyond loopback are allowed although nothing authenticates the readers.
+    /// Whether addresses beyond loopback are allowed although readers are not authenticated.
     pub insecure_no_auth: bool,
 }
 
@@ -51,12 +51,12 @@ impl Default for KvEventsConfig {
 }
 
 impl KvEventsConfig {
-    /// Events at the address `bind`, such as `tcp://127.0.0.1:5557`.
+    /// Creates a configuration with the address `bind`, such as `tcp://127.0.0.1:5557`.
     pub fn new(bind: impl Into<String>) -> Self {
         Self { bind: bind.into(), ..Self::default() }
     }
 
-    /// Sets the address at which past events are repeated.
+    /// Sets the replay address.
     #[must_use]
     pub fn replay(mut self, address: impl Into<String>) -> Self {
         self.replay = Some(address.into());
@@ -70,7 +70,7 @@ impl KvEventsConfig {
         self
     }
 
-    /// Sets the maximum messages that can be repeated, and their bytes.
+    /// Sets the maximum messages and bytes buffered for replay.
     #[must_use]
     pub fn buffer(mut self, steps: usize, bytes: u64) -> Self {
         (self.buffer_steps, self.buffer_bytes) = (steps, bytes);
@@ -79,7 +79,7 @@ impl KvEventsConfig {
 }
 
 impl FleetConfig {
-    /// Reports unusable values.
+    /// Reports invalid values.
     pub(super) fn validate(&self, problems: &mut Problems) {
         let Some(events) = &self.kv_events else { return };
         if cfg!(not(feature = "kv-events")) {
@@ -112,7 +112,7 @@ impl FleetConfig {
     }
 }
 
-/// The address of `tcp://IP:PORT`, where the IP may be `*`.
+/// Parses `tcp://IP:PORT`, where the IP may be `*`.
 pub(crate) fn endpoint(text: &str) -> Option<SocketAddr> {
     let address = text.strip_prefix("tcp://")?;
     match address.strip_prefix("*:") {

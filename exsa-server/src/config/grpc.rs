@@ -4,27 +4,27 @@ use super::Problems;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
-/// The gRPC services `vllm.Inference` and `vllm.Control`.
+/// The section `[grpc]`: the services `vllm.Inference` and `vllm.Control`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct GrpcConfig {
-    /// Address with port; no services without it.
+    /// Address with port; without it the services are off.
     pub listen: Option<SocketAddr>,
-    /// Name of the model that the services tell, and that requests without a name use; the active one by
-    /// default.
+    /// Name of the model that the services report, and that requests without a model name use; the active one
+    /// by default.
     pub model: Option<String>,
-    /// Id of the model, which requests may name too; its name by default.
+    /// Model id, which requests may also name; the model's name by default.
     pub model_id: Option<String>,
 }
 
 impl GrpcConfig {
-    /// Services at `address`.
+    /// Creates a configuration with services at `address`.
     pub fn new(address: SocketAddr) -> Self {
         Self { listen: Some(address), ..Self::default() }
     }
 
-    /// Sets the model that the services tell.
+    /// Sets the model that the services report.
     #[must_use]
     pub fn model(mut self, name: impl Into<String>) -> Self {
         self.model = Some(name.into());
@@ -38,7 +38,7 @@ impl GrpcConfig {
         self
     }
 
-    /// Reports unusable values; `guarded` says whether addresses beyond loopback are allowed.
+    /// Reports invalid values; `guarded` says whether addresses beyond loopback are allowed.
     pub(super) fn validate(&self, guarded: bool, problems: &mut Problems) {
         let Some(address) = self.listen else { return };
         if cfg!(not(feature = "grpc")) {

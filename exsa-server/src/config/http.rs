@@ -5,12 +5,12 @@ use axum::http::Uri;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Policies of HTTP.
+/// The section `[http]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct HttpConfig {
-    /// Host names beside loopback names that requests may be addressed to.
+    /// Host names accepted in requests, in addition to loopback names.
     pub allowed_hosts: Vec<String>,
     /// Whether any `Host` is accepted; for servers behind a proxy that checks it. `false` by default.
     pub any_host: bool,
@@ -18,9 +18,9 @@ pub struct HttpConfig {
     pub allowed_origins: Vec<String>,
     /// Whether pages of `allowed_origins` may read answers (CORS); `false` by default.
     pub cors: bool,
-    /// Whether answers have llama-server's `timings` unless asked; `false` by default.
+    /// Whether responses have llama-server's `timings` by default; `false` by default.
     pub timings: bool,
-    /// Whether reasoning is sent as `reasoning_content` too, unless asked; `false` by default.
+    /// Whether reasoning is also sent as `reasoning_content` by default; `false` by default.
     pub reasoning_content: bool,
     /// Interval of keep-alive comments in streams; 15 s by default.
     #[serde(with = "units::duration")]
@@ -43,7 +43,7 @@ impl Default for HttpConfig {
 }
 
 impl HttpConfig {
-    /// Reports unusable values.
+    /// Reports invalid values.
     pub(super) fn validate(&self, problems: &mut Problems) {
         for (i, host) in self.allowed_hosts.iter().enumerate() {
             if host.is_empty() || host.contains(['/', '@', ' ']) || has_port(host) {
@@ -70,12 +70,12 @@ impl HttpConfig {
     }
 }
 
-/// Whether a host name ends in a port; IPv6 addresses have colons of their own.
+/// Returns whether a host name ends in a port; IPv6 addresses contain colons themselves.
 fn has_port(host: &str) -> bool {
     host.contains(':') && host.parse::<std::net::Ipv6Addr>().is_err()
 }
 
-/// Whether a text has the form that browsers send: a lower-case scheme, a host, and no path.
+/// Returns whether a text has the form sent by browsers: a lower-case scheme, a host, and no path.
 fn is_origin(origin: &str) -> bool {
     let Ok(uri) = origin.parse::<Uri>() else { return false };
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return false };

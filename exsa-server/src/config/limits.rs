@@ -5,48 +5,48 @@ use crate::listener::ConnectionLimits;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Limits of connections and requests.
+/// The section `[limits]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct LimitsConfig {
     /// Maximum open connections; 1,024 by default.
     pub connections_max: usize,
-    /// Maximum open connections of one IP address; 512 by default.
+    /// Maximum open connections per IP address; 512 by default.
     pub per_address_max: usize,
-    /// Maximum time in which a TLS handshake must end; 10 s by default.
+    /// Timeout of a TLS handshake; 10 s by default.
     #[serde(with = "units::duration")]
     pub handshake_timeout: Duration,
-    /// Maximum time in which the head of a request must be read; 10 s by default.
+    /// Timeout for reading a request head; 10 s by default.
     #[serde(with = "units::duration")]
     pub header_timeout: Duration,
-    /// Maximum bytes of a request's head; 64 KiB by default.
+    /// Maximum bytes of a request head; 64 KiB by default.
     #[serde(with = "units::size")]
     pub header_bytes_max: usize,
-    /// Maximum fields in a request's head; 100 by default.
+    /// Maximum fields in a request head; 100 by default.
     pub headers_max: usize,
-    /// Maximum time without progress of a write to a client that does not read; 60 s by default.
+    /// Timeout of a write without progress, for clients that do not read; 60 s by default.
     #[serde(with = "units::duration")]
     pub write_timeout: Duration,
-    /// Maximum requests at a time of one HTTP/2 connection; 128 by default.
+    /// Maximum concurrent requests per HTTP/2 connection; 128 by default.
     pub connection_streams_max: u32,
-    /// Maximum bytes of a request's body; 16 MiB by default.
+    /// Maximum bytes of a request body; 16 MiB by default.
     #[serde(with = "units::size")]
     pub body_bytes_max: usize,
-    /// Maximum time in which a body must be read; 60 s by default.
+    /// Timeout for reading a body; 60 s by default.
     #[serde(with = "units::duration")]
     pub body_timeout: Duration,
-    /// Time without a completed step, while work waits, after which the server is not ready; 60 s by default.
-    /// It must be longer than the longest step.
+    /// Time without a completed step while requests wait, after which the server is not ready; 60 s by
+    /// default. It must exceed the longest step.
     #[serde(with = "units::duration")]
     pub step_limit: Duration,
-    /// Maximum prompts of one request for completions; 64 by default.
+    /// Maximum prompts per completions request; 64 by default.
     pub prompts_max: usize,
-    /// Maximum answers to one prompt; 128 by default.
+    /// Maximum answers per prompt; 128 by default.
     pub n_max: usize,
-    /// Maximum tokens of a prompt; as many as the model takes without it.
+    /// Maximum prompt tokens; by default the model's limit.
     pub prompt_tokens_max: Option<usize>,
-    /// Maximum bytes of a schema, a grammar, or the definitions of tools; 1 MiB by default.
+    /// Maximum bytes of a schema, a grammar, or tool definitions; 1 MiB by default.
     #[serde(with = "units::size")]
     pub schema_bytes_max: usize,
 }
@@ -75,7 +75,7 @@ impl Default for LimitsConfig {
 }
 
 impl LimitsConfig {
-    /// The limits of connections.
+    /// The connection limits.
     pub fn connections(&self) -> ConnectionLimits {
         ConnectionLimits::default()
             .connections_max(self.connections_max)
@@ -88,7 +88,7 @@ impl LimitsConfig {
             .streams_max(self.connection_streams_max)
     }
 
-    /// Reports unusable values.
+    /// Reports invalid values.
     pub(super) fn validate(&self, problems: &mut Problems) {
         let least = |problems: &mut Problems, name: &str, value: usize, least: usize| {
             if value < least {

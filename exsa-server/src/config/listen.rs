@@ -5,24 +5,24 @@ use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-/// Addresses that the server listens on.
+/// The section `[listen]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct ListenConfig {
-    /// Whether to listen on TCP; `false` leaves the UNIX socket alone. `true` by default.
+    /// Whether to listen on TCP; with `false`, only on the UNIX socket. `true` by default.
     pub tcp: bool,
     /// IP address; 127.0.0.1 by default.
     pub host: IpAddr,
-    /// TCP port; 8080 by default, 0 chooses a free one.
+    /// TCP port; 8080 by default, 0 selects a free one.
     pub port: u16,
-    /// Further addresses with ports.
+    /// Additional addresses with ports.
     pub also: Vec<SocketAddr>,
     /// Path of a UNIX socket; none by default.
     pub unix: Option<PathBuf>,
     /// Permissions of the UNIX socket as octal digits; `0600` by default.
     pub unix_mode: String,
-    /// Whether addresses beyond loopback are allowed although nothing authenticates the clients.
+    /// Whether addresses beyond loopback are allowed without authentication.
     pub insecure_no_auth: bool,
 }
 
@@ -58,7 +58,7 @@ impl ListenConfig {
         (mode <= 0o777).then_some(mode)
     }
 
-    /// Reports unusable values; `authenticated` says whether the server authenticates its clients.
+    /// Reports invalid values; `authenticated` says whether clients are authenticated.
     pub(super) fn validate(&self, authenticated: bool, problems: &mut Problems) {
         if !self.tcp && self.unix.is_none() {
             problems.add(

@@ -6,26 +6,26 @@ use serde::{Deserialize, Serialize};
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// The server's log, which goes to standard error.
+/// The section `[log]`. The log goes to standard error.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct LogConfig {
-    /// A level, or levels by module: `info,exsa_server=debug`; `info` by default.
+    /// Level, or levels by module: `info,exsa_server=debug`; `info` by default.
     pub level: String,
-    /// Form of the lines.
+    /// Format of the lines.
     pub format: LogFormat,
 }
 
-/// Form of the log's lines.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LogFormat {
-    /// Lines for people.
+    /// Text for people.
     #[default]
     Text,
-    /// An object of JSON per line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -36,7 +36,7 @@ impl Default for LogConfig {
 }
 
 impl LogConfig {
-    /// Reports unusable values.
+    /// Reports invalid values.
     pub(super) fn validate(&self, problems: &mut Problems) {
         for part in self.level.split(',') {
             let level = part.rsplit_once('=').map_or(part, |(_, level)| level).trim();

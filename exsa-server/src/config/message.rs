@@ -1,4 +1,4 @@
-//! Errors of the TOML reader in words that say what is allowed.
+//! Rewrites errors of the TOML reader so that they state the allowed values.
 
 use super::suggest::nearest;
 
@@ -10,7 +10,7 @@ pub(super) fn syntax(message: &str) -> String {
     }
 }
 
-/// An error of a value; `setting` is its path.
+/// An invalid value; `setting` is its path.
 pub(super) fn value(setting: &str, message: &str) -> String {
     if let Some((name, allowed)) = unknown(message, "unknown field `") {
         let table = setting.rsplit_once('.').map_or("", |(table, _)| table);
@@ -40,7 +40,7 @@ pub(super) fn value(setting: &str, message: &str) -> String {
     message.to_owned()
 }
 
-/// The name and the allowed names of serde's ``unknown field `a`, expected one of `b`, `c` ``.
+/// Extracts the name and the allowed names from serde's ``unknown field `a`, expected one of `b`, `c` ``.
 fn unknown<'a>(message: &'a str, prefix: &str) -> Option<(&'a str, Vec<&'a str>)> {
     let (name, rest) = message.strip_prefix(prefix)?.split_once('`')?;
     let allowed = rest.split('`').skip(1).step_by(2).collect();

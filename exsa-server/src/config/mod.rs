@@ -1,6 +1,6 @@
 //! The configuration: one TOML file, overridden by flags.
 //!
-//! A section is added in four places: a field of [`Config`], a line in [`Config::validate`], its lines in
+//! Adding a section takes four changes: a field of [`Config`], a line in [`Config::validate`], its lines in
 //! `example.toml`, and the settings that a reload applies in [`reload`](crate::reload).
 
 mod document;
@@ -57,10 +57,10 @@ use std::time::Duration;
 /// A commented file with all settings and their defaults.
 pub const EXAMPLE: &str = include_str!("example.toml");
 
-/// Maximum of durations, so that sums with the clock do not overflow.
+/// Maximum duration, so that adding it to the clock cannot overflow.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// The settings of the server. The default is a server of the built-in model on 127.0.0.1:8080.
+/// All settings of the server. The default serves the built-in model on 127.0.0.1:8080.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
@@ -77,15 +77,15 @@ pub struct Config {
     pub responses: StoredResponses,
     /// Keys and tokens.
     pub access: AccessConfig,
-    /// Limits of use.
+    /// Quotas.
     pub quota: QuotaConfig,
     /// The audit log.
     pub audit: AuditConfig,
     /// The model and its engine.
     pub engine: EngineConfig,
-    /// Prompts in a folder.
+    /// The prompt cache on disk.
     pub prompt_cache: PromptCacheConfig,
-    /// The models, where there are several.
+    /// The models, if there are several.
     pub models: ModelsConfig,
     /// Models that administrators fetch.
     pub pull: PullConfig,
@@ -99,23 +99,22 @@ pub struct Config {
     pub telemetry: TelemetryConfig,
     /// The log.
     pub log: LogConfig,
-    /// The end of the server.
+    /// Shutdown of the server.
     pub drain: DrainConfig,
 }
 
 impl Config {
-    /// Reads a configuration from a text. Whether its values can be used, [`ConfigSource::load`] checks as
-    /// well.
+    /// Parses a configuration. The values are validated by [`ConfigSource::load`].
     ///
     /// # Errors
     ///
-    /// All problems of the text, with their places.
+    /// All problems of the text, with their locations.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let (_, config, problems) = read::Document::parse(text);
         if problems.is_empty() { Ok(config) } else { Err(ConfigError::new(None, problems)) }
     }
 
-    /// Reports values that cannot be used, one after the other, by section.
+    /// Reports invalid values, section by section.
     pub fn validate(&self, problems: &mut Problems) {
         self.listen.validate(self.authenticates(), problems);
         self.tls.validate(problems);
@@ -135,7 +134,7 @@ impl Config {
         self.drain.validate(problems);
     }
 
-    /// Whether clients are authenticated, so that addresses beyond loopback are safe.
+    /// Returns whether clients are authenticated, so that addresses beyond loopback are safe.
     fn authenticates(&self) -> bool {
         self.access.enabled
     }

@@ -1,54 +1,54 @@
-//! Problems of a configuration, each with its place.
+//! Problems of a configuration, with their locations.
 
 use std::error::Error;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// Maximum characters of a quoted line on either side of the place.
+/// Maximum characters of a quoted line on either side of the location.
 const CONTEXT_CHARS: usize = 80;
 
-/// Source of the value at fault.
+/// Origin of an invalid value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Place {
-    /// A place in the file.
+    /// A location in the file.
     File {
         /// The line, from 1.
         line: usize,
         /// The column in characters, from 1.
         column: usize,
-        /// The line's text, shortened around the place.
+        /// The line's text, shortened around the location.
         text: String,
-        /// The place within `text`, in characters.
+        /// The location within `text`, in characters.
         marked: Range<usize>,
     },
-    /// A flag of the command line or its environment variable.
+    /// A command-line flag or its environment variable.
     Flag(&'static str),
     /// A default, or the configuration as a whole.
     Unknown,
 }
 
-/// A value that cannot be used, or a text that is no configuration.
+/// An invalid value, or a syntax error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Problem {
-    /// The setting, such as `listen.port`; empty for errors of the file's syntax.
+    /// The setting, such as `listen.port`; empty for syntax errors.
     pub setting: String,
     /// The error and the allowed values.
     pub message: String,
-    /// The place of the value.
+    /// The location of the value.
     pub place: Place,
 }
 
-/// Collects the problems that the validation of sections finds.
+/// Collects the problems found by validation.
 #[derive(Debug, Default)]
 pub struct Problems {
     pub(super) found: Vec<Problem>,
 }
 
 impl Problems {
-    /// Adds a problem of a setting, named as a path of keys and indices: `models.1.name`.
+    /// Adds a problem of a setting, given as a path of keys and indices: `models.1.name`.
     pub fn add(&mut self, setting: impl Into<String>, message: impl fmt::Display) {
         let problem =
             Problem { setting: setting.into(), message: message.to_string(), place: Place::Unknown };
@@ -56,13 +56,13 @@ impl Problems {
     }
 }
 
-/// A configuration that cannot be used, with all its problems.
+/// An invalid configuration, with all its problems.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConfigError {
     /// The file, if there is one.
     pub file: Option<PathBuf>,
-    /// The problems in the order of their places; at least one.
+    /// The problems in order of their locations; at least one.
     pub problems: Vec<Problem>,
 }
 
@@ -100,7 +100,7 @@ impl Problem {
         match &self.place {
             Place::File { line, column, text, marked } => {
                 let gutter = " ".repeat(line.to_string().len());
-                // Tabs stay tabs, so that the marks stand below their characters.
+                // Tabs are kept, so that the markers are below their characters.
                 let before: String =
                     text.chars().take(marked.start).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
                 let marks = "^".repeat(marked.len().max(1));
@@ -116,7 +116,7 @@ impl Problem {
 }
 
 impl Place {
-    /// The place of a range of bytes in a file's text.
+    /// Returns the location of a byte range in a file's text.
     pub(super) fn of(text: &str, span: Range<usize>) -> Self {
         let bound = |mut at: usize| {
             at = at.min(text.len());

@@ -1,4 +1,4 @@
-//! Section `[prompt_cache]`: KV of prompts in a folder, which a restart does not lose.
+//! Section `[prompt_cache]`: the prompt cache on disk, which survives restarts.
 
 use super::{Problems, units};
 use exsa_cache::{CacheError, CacheKey, CacheNotice, CacheOptions, PromptCache};
@@ -14,7 +14,7 @@ use tracing::{info, warn};
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct PromptCacheConfig {
-    /// The folder, mode 0700; there is no prompt cache without it. Several servers may share it.
+    /// The folder, mode 0700; without it there is no prompt cache. Several servers may share it.
     pub folder: Option<PathBuf>,
     /// Maximum bytes of all entries; 4 GiB by default.
     #[serde(with = "units::size")]
@@ -22,7 +22,7 @@ pub struct PromptCacheConfig {
     /// Time without use after which an entry is removed; 30 days by default.
     #[serde(with = "units::duration")]
     pub age: Duration,
-    /// File with the key by which entries are encrypted: 32 bytes, or 64 hexadecimal digits.
+    /// File with the encryption key of entries: 32 bytes, or 64 hexadecimal digits.
     pub key_file: Option<PathBuf>,
     /// Time without use after which a prefix in memory is written; 20 s by default.
     #[serde(with = "units::duration")]
@@ -42,11 +42,11 @@ impl Default for PromptCacheConfig {
 }
 
 impl PromptCacheConfig {
-    /// Opens the folder, if there is one. Notices go to the log.
+    /// Opens the folder, if there is one. Notices are logged.
     ///
     /// # Errors
     ///
-    /// The reason for which the folder or the key cannot be used.
+    /// The folder or the key is unusable.
     pub fn open(&self) -> Result<Option<Arc<PromptCache>>, CacheError> {
         let Some(folder) = &self.folder else { return Ok(None) };
         let key = self.key_file.as_deref().map(CacheKey::from_file).transpose()?;
@@ -60,12 +60,12 @@ impl PromptCacheConfig {
         Ok(Some(Arc::new(cache)))
     }
 
-    /// How engines use the cache.
+    /// Options with which engines use the cache.
     pub fn options(&self, cache: Arc<PromptCache>) -> PromptCacheOptions {
         PromptCacheOptions::new(cache).cold_after(self.cold_after)
     }
 
-    /// Reports unusable values.
+    /// Reports invalid values.
     pub(super) fn validate(&self, problems: &mut Problems) {
         if let Some(path) = &self.key_file {
             super::check_file("prompt_cache.key_file", path, problems);

@@ -1,24 +1,24 @@
-//! Section `[pull]`: models that administrators fetch by Ollama's API.
+//! Section `[pull]`: models that administrators fetch through Ollama's API.
 
 use super::{Problems, units};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Folder and origin of models that are fetched by `/api/pull`.
+/// Folder and hub of models fetched by `/api/pull`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct PullConfig {
-    /// The folder, laid out as Hugging Face's cache; nothing is fetched without it.
+    /// The folder, in the layout of Hugging Face's cache; without it nothing is fetched.
     pub folder: Option<PathBuf>,
     /// Address of the hub or of a mirror.
     pub endpoint: String,
-    /// File with the access token of the hub, open to its owner alone.
+    /// File with the hub's access token, readable only by its owner.
     pub token_file: Option<PathBuf>,
     /// Maximum bytes of a file; 64 GiB by default.
     #[serde(with = "units::size")]
     pub file_bytes_max: u64,
-    /// Bytes of the disk that stay free; 1 GiB by default.
+    /// Bytes of the disk to keep free; 1 GiB by default.
     #[serde(with = "units::size")]
     pub reserve_bytes: u64,
     /// Whether the endpoint may be a plain `http` address.
@@ -39,7 +39,7 @@ impl Default for PullConfig {
 }
 
 impl PullConfig {
-    /// Models in a folder.
+    /// Creates a configuration with a folder.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: Some(folder.into()), ..Self::default() }
     }
@@ -58,14 +58,14 @@ impl PullConfig {
         self
     }
 
-    /// Sets the bytes of the disk that stay free.
+    /// Sets the bytes of the disk to keep free.
     #[must_use]
     pub fn reserve_bytes(mut self, bytes: u64) -> Self {
         self.reserve_bytes = bytes;
         self
     }
 
-    /// Reports unusable values; `authenticates` says whether clients are.
+    /// Reports invalid values; `authenticates` says whether clients are authenticated.
     pub(super) fn validate(&self, authenticates: bool, problems: &mut Problems) {
         if let Some(path) = &self.token_file {
             super::check_file("pull.token_file", path, problems);

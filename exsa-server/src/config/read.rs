@@ -1,4 +1,4 @@
-//! Reads a section-by-section configuration from TOML, with all problems and their places.
+//! Reads the configuration from TOML, with all problems and their locations.
 
 use super::problem::{Place, Problem};
 use super::{document, message};
@@ -6,18 +6,18 @@ use serde::de::{DeserializeOwned, IntoDeserializer};
 use std::ops::Range;
 use toml::de::DeTable;
 
-/// Maximum problems that are reported of one file.
+/// Maximum problems reported per file.
 const PROBLEMS_MAX: usize = 50;
 
-/// A parsed file, in which the values of settings can be found.
+/// A parsed file, in which settings can be located.
 pub(super) struct Document<'a> {
     text: &'a str,
     table: DeTable<'a>,
 }
 
 impl<'a> Document<'a> {
-    /// Parses `text` into a document and the value it stands for. Values at fault are left out of the value
-    /// and reported, so that one look at a file finds all of them.
+    /// Parses `text` into a document and its value. Invalid values are left out and reported, so that one run
+    /// finds all of them.
     pub(super) fn parse<T: DeserializeOwned + Default>(text: &'a str) -> (Self, T, Vec<Problem>) {
         let (table, errors) = DeTable::parse_recoverable(text);
         let span = table.span();
@@ -28,14 +28,14 @@ impl<'a> Document<'a> {
             .map(|error| problem_at(text, String::new(), message::syntax(error.message()), error.span()))
             .collect();
         let mut value = T::default();
-        // The meaning of a broken line is not known, so its file's values are not judged.
+        // After a syntax error the file's values are unknown and not validated.
         if problems.is_empty() {
             (value, problems) = read_values(text, table.clone(), span);
         }
         (Self { text, table }, value, problems)
     }
 
-    /// The place of a setting, or of the nearest table around it.
+    /// Returns the location of a setting, or of the nearest table around it.
     pub(super) fn place(&self, setting: &str) -> Place {
         document::find(&self.table, setting).map_or(Place::Unknown, |span| Place::of(self.text, span))
     }

@@ -1,4 +1,4 @@
-//! The file and the flags that a configuration is read from, at the start and at every reload.
+//! Sources of a configuration, at start and at every reload: the file and the flags.
 
 use super::problem::{ConfigError, Place, Problem, Problems};
 use super::{Config, read};
@@ -13,7 +13,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Overrides settings; returns each setting with the flag that set it.
 type Overrides = dyn Fn(&mut Config) -> Vec<(&'static str, &'static str)> + Send + Sync;
 
-/// A file and what overrides it.
+/// A configuration file with its overrides.
 pub struct ConfigSource {
     file: Option<PathBuf>,
     overrides: Box<Overrides>,
@@ -26,13 +26,13 @@ impl fmt::Debug for ConfigSource {
 }
 
 impl ConfigSource {
-    /// A source; without a file, the defaults stand in for it.
+    /// Creates a source; without a file, the defaults are used.
     pub fn new(file: Option<PathBuf>) -> Self {
         Self { file, overrides: Box::new(|_| Vec::new()) }
     }
 
-    /// Overrides settings after the file is read. The function returns the settings it has set, such as
-    /// `listen.port`, each with the flag that errors name.
+    /// Sets a function that overrides settings after the file is read. It returns the settings that it has
+    /// set, such as `listen.port`, each with the flag that errors should name.
     #[must_use]
     pub fn overrides(
         mut self,
@@ -47,29 +47,29 @@ impl ConfigSource {
         self.file.as_deref()
     }
 
-    /// Reads the file and the overrides, and checks all values.
+    /// Reads the file and the overrides, and validates all values.
     ///
     /// # Errors
     ///
-    /// All problems, with their places. Files that settings name are read too.
+    /// All problems, with their locations. Files named by settings are checked too.
     pub fn load(&self) -> Result<Config, ConfigError> {
         self.load_with(|_, _| {})
     }
 
-    /// Like [`load`](Self::load), with checks of files that a server could start without.
+    /// Like [`load`](Self::load), with additional checks of files that a server could start without.
     ///
     /// # Errors
     ///
-    /// All problems, with their places.
+    /// All problems, with their locations.
     pub fn check(&self) -> Result<Config, ConfigError> {
         self.load_with(|config, problems| config.access.check_import(problems))
     }
 
-    /// Like [`load`](Self::load), with further checks, which run even if other problems were found.
+    /// Like [`load`](Self::load), with further checks, which also run if other problems were found.
     ///
     /// # Errors
     ///
-    /// All problems, with their places.
+    /// All problems, with their locations.
     pub fn load_with(&self, check: impl FnOnce(&Config, &mut Problems)) -> Result<Config, ConfigError> {
         let text = match &self.file {
             Some(file) => read_text(file)?,
@@ -91,7 +91,7 @@ impl ConfigSource {
         let invalid = invalid.found.into_iter();
         let invalid: Vec<_> =
             invalid.map(|problem| Problem { place: place(&problem.setting), ..problem }).collect();
-        // Values that could not be read have their defaults, whose problems are not the file's.
+        // Unreadable values have their defaults, whose problems do not concern the file.
         let unread = |problem: &Problem| problems.iter().any(|other| other.setting == problem.setting);
         let invalid: Vec<_> = invalid.into_iter().filter(|problem| !unread(problem)).collect();
         problems.extend(invalid);
@@ -99,7 +99,7 @@ impl ConfigSource {
             Place::File { line, column, .. } => (*line, *column),
             _ => (usize::MAX, 0),
         });
-        // Files that are read twice have their problems twice.
+        // Files that are read twice report their problems twice.
         problems.dedup();
         if problems.is_empty() { Ok(config) } else { Err(ConfigError::new(self.file(), problems)) }
     }

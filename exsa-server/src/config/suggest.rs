@@ -1,10 +1,10 @@
-//! The allowed name that a misspelt one was probably meant to be.
+//! Suggests the allowed name for a misspelt one.
 
-/// Maximum length of names that are compared.
+/// Maximum length of compared names.
 const NAME_CHARS_MAX: usize = 64;
 
-/// The nearest of `allowed` names, if it is near enough to be meant: up to a third of its characters
-/// differ, or it goes on where the name ends.
+/// Returns the nearest of the `allowed` names if it is near enough: at most a third of its characters differ,
+/// or it continues the given name.
 pub(super) fn nearest<'a>(name: &str, allowed: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if name.chars().count() > NAME_CHARS_MAX {
         return None;
@@ -24,8 +24,7 @@ pub(super) fn nearest<'a>(name: &str, allowed: impl IntoIterator<Item = &'a str>
     near.map(|(_, other)| other).or(beginning)
 }
 
-/// Edits between two texts: insertions, deletions, replacements and swaps of neighbours (optimal string
-/// alignment).
+/// Edit distance: insertions, deletions, replacements and swaps of neighbours (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
     let fold = |text: &str| text.replace('-', "_").to_lowercase().chars().collect::<Vec<_>>();
     let (a, b) = (fold(a), fold(b));

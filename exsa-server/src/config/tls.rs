@@ -4,42 +4,42 @@ use super::Problems;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// TLS on the TCP addresses. UNIX sockets go without.
+/// The section `[tls]`: TLS on the TCP addresses, not on UNIX sockets.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct TlsConfig {
-    /// PEM file with the server's certificate and those between it and its root. TLS is on if it is set.
+    /// PEM file with the server's certificate chain. Setting it enables TLS.
     pub cert: Option<PathBuf>,
-    /// PEM file with the key of the certificate.
+    /// PEM file with the private key of the certificate.
     pub key: Option<PathBuf>,
-    /// PEM file with the certificates whose holders' clients are trusted.
+    /// PEM file with the CA certificates for client certificates.
     pub client_ca: Option<PathBuf>,
-    /// Whether clients must show a certificate.
+    /// Whether clients must present a certificate.
     pub client_auth: ClientAuth,
 }
 
-/// Certificates of clients.
+/// Client certificates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ClientAuth {
-    /// Certificates are not asked for.
+    /// Not requested.
     #[default]
     None,
-    /// A client that shows a certificate must show a trusted one.
+    /// Optional, but must be trusted if presented.
     Optional,
-    /// Every client must show a trusted certificate.
+    /// Required and must be trusted.
     Required,
 }
 
 impl TlsConfig {
-    /// Whether TLS is on.
+    /// Returns whether TLS is enabled.
     pub fn is_on(&self) -> bool {
         self.cert.is_some()
     }
 
-    /// Reports unusable values.
+    /// Reports invalid values.
     pub(super) fn validate(&self, problems: &mut Problems) {
         let given = [("cert", &self.cert), ("key", &self.key), ("client_ca", &self.client_ca)];
         if !cfg!(feature = "tls") {

@@ -1,11 +1,11 @@
-//! Durations and sizes in words: `"30s"`, `"16 MiB"`.
+//! Durations and sizes as text: `"30s"`, `"16 MiB"`.
 
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::time::Duration;
 
-/// Durations as texts such as `"1m 30s"`, for `#[serde(with)]`.
+/// Serde helper for durations such as `"1m 30s"`.
 pub(crate) mod duration {
     use super::*;
 
@@ -18,7 +18,7 @@ pub(crate) mod duration {
     }
 }
 
-/// Durations that may be absent, for `#[serde(with)]`.
+/// Serde helper for optional durations.
 pub(crate) mod optional_duration {
     use super::*;
     use serde::Deserialize;
@@ -57,7 +57,7 @@ impl Visitor<'_> for DurationText {
     }
 }
 
-/// Sizes as integers or texts such as `"16 MiB"`, for `#[serde(with)]`.
+/// Serde helper for sizes as integers or texts such as `"16 MiB"`.
 pub(crate) mod size {
     use super::*;
 
@@ -93,7 +93,7 @@ impl Visitor<'_> for SizeText {
     }
 }
 
-/// Bytes of a text such as `"16 MiB"`.
+/// Parses a size such as `"16 MiB"` to bytes.
 pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

@@ -1,11 +1,12 @@
-//! Numbered messages: those that can be repeated, and the queues of subscribers.
+//! Numbered messages: the replay buffer, and the queues of subscribers.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 
-/// Unread messages of a subscriber; further ones are dropped for it, which the numbers show.
+/// Maximum unread messages of a subscriber; further ones are dropped for it, which the sequence numbers
+/// reveal.
 const QUEUE_MAX: usize = 1024;
 
 /// A message.
@@ -16,13 +17,13 @@ pub(super) struct Step {
     pub(super) payload: Arc<[u8]>,
 }
 
-/// Numbers messages of all models and hands them out.
+/// Numbers the messages of all models and distributes them.
 #[derive(Debug)]
 pub(super) struct Hub {
     state: Mutex<State>,
     steps_max: usize,
     bytes_max: usize,
-    /// Counts requests for announcements of all blocks.
+    /// Counts requests for a full announcement of all blocks.
     refreshes: AtomicU64,
 }
 
@@ -40,7 +41,7 @@ impl Hub {
         Self { state: Mutex::default(), steps_max, bytes_max, refreshes: AtomicU64::new(0) }
     }
 
-    /// Publishes a message; never waits.
+    /// Publishes a message without waiting.
     pub(super) fn publish(&self, topic: &Arc<str>, payload: Vec<u8>) {
         let mut state = self.lock();
         let step = Step { topic: topic.clone(), number: state.next, payload: payload.into() };
@@ -57,14 +58,14 @@ impl Hub {
         }
     }
 
-    /// The messages from now on.
+    /// Subscribes to messages from now on.
     pub(super) fn subscribe(&self) -> mpsc::Receiver<Step> {
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
         self.lock().subscribers.push(sender);
         receiver
     }
 
-    /// The first message from `number` on that can be repeated.
+    /// Returns the first buffered message with at least this number.
     pub(super) fn repeat(&self, number: u64) -> Option<Step> {
         let state = self.lock();
         let first = state.buffer.front()?.number;
@@ -72,7 +73,7 @@ impl Hub {
         state.buffer.get(index).cloned()
     }
 
-    /// Asks for an announcement of all blocks: a subscriber has begun to listen.
+    /// Requests a full announcement of all blocks, for a new subscriber.
     pub(super) fn refresh(&self) {
         self.refreshes.fetch_add(1, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! The sockets of the events, and the route that tells their addresses.
+//! Sockets of the events, and the route that lists their addresses.
 
 use super::hub::Hub;
 use super::{replay, subscriber, watch};
@@ -17,11 +17,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tracing::{debug, info};
 
-/// Maximum connections of a socket.
+/// Maximum connections per socket.
 const CONNECTIONS_MAX: usize = 64;
 
-/// Events of the prefix caches of a registry's models, for as long as the runtime runs on which they were
-/// opened. Clones share the sockets.
+/// Prefix cache events of a registry's models, while the tokio runtime runs on which they were opened. Clones
+/// share the sockets.
 #[derive(Clone)]
 pub struct KvEvents {
     registry: Weak<Registry>,
@@ -31,7 +31,7 @@ pub struct KvEvents {
     buffer_steps: usize,
 }
 
-/// A socket of the events that cannot be opened.
+/// An event socket that cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("fleet.kv_events.{setting}: cannot listen on {address}: {source}")]
 #[non_exhaustive]
@@ -45,8 +45,8 @@ pub struct KvEventsError {
 }
 
 impl KvEvents {
-    /// Opens the sockets, on the current tokio runtime, and watches all models of `registry`. `address` is
-    /// the server's own in topics.
+    /// Opens the sockets on the current tokio runtime, and watches all models of `registry`. `address`
+    /// identifies the server in topics.
     ///
     /// # Errors
     ///
@@ -88,12 +88,12 @@ impl KvEvents {
         self.replay
     }
 
-    /// `GET /kv_event_sources`: a list, as vLLM gives it, with one entry for each model.
+    /// `GET /kv_event_sources`: a list in vLLM's form with one entry per model.
     pub(crate) async fn sources(self) -> Json<Vec<Source>> {
         Json(self.list())
     }
 
-    /// The sources, one for each model.
+    /// Returns the sources, one per model.
     pub(crate) fn list(&self) -> Vec<Source> {
         let models = self.registry.upgrade().map(|registry| registry.list()).unwrap_or_default();
         let source = |model: &exsa_core::registry::ModelStatus| Source {
@@ -140,7 +140,7 @@ async fn bind(setting: &'static str, text: &str) -> Result<(TcpListener, SocketA
     Ok((listener, address))
 }
 
-/// Serves the connections of a socket, at most [`CONNECTIONS_MAX`] at a time.
+/// Serves the connections of a socket, at most [`CONNECTIONS_MAX`] concurrently.
 async fn accept<F>(listener: TcpListener, hub: Arc<Hub>, serve: impl Fn(TcpStream, Arc<Hub>) -> F)
 where
     F: Future<Output = io::Result<()>> + Send + 'static,
@@ -158,7 +158,7 @@ where
                     drop(place);
                 });
             }
-            // Out of descriptors, for example.
+            // For example, no file descriptors are left.
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }

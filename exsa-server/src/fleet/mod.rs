@@ -1,7 +1,7 @@
-//! Events of the prefix cache over ZeroMQ, for routers that send requests to where their prefix is cached.
+//! Prefix cache events over ZeroMQ, for routers that send requests to the server with their cached prefix.
 //!
 //! The sockets speak ZMTP 3.0 and the messages are vLLM's: topic, sequence number, and MessagePack. Both are
-//! small enough to be written here, with limits for hostile peers.
+//! small enough to be implemented here, with limits against hostile peers.
 
 mod hub;
 mod kv_events;

@@ -1,6 +1,6 @@
 //! The part of MessagePack that events need.
 
-/// Writes values of MessagePack one after the other.
+/// MessagePack writer.
 #[derive(Debug, Default)]
 pub(super) struct Writer(pub(super) Vec<u8>);
 
@@ -9,7 +9,7 @@ impl Writer {
         self.0.push(0xc0);
     }
 
-    /// An integer in its shortest form.
+    /// Writes an integer in its shortest form.
     pub(super) fn uint(&mut self, value: u64) {
         match (u8::try_from(value), u16::try_from(value), u32::try_from(value)) {
             (Ok(value), ..) if value < 0x80 => self.0.push(value),
@@ -34,7 +34,7 @@ impl Writer {
         self.0.extend_from_slice(text.as_bytes());
     }
 
-    /// The head of an array; its items follow.
+    /// Writes an array header; the items follow.
     pub(super) fn array(&mut self, len: usize) {
         match u16::try_from(len) {
             Ok(len) if len < 16 => self.0.push(0x90 | len as u8),
@@ -43,7 +43,7 @@ impl Writer {
         }
     }
 
-    /// The head of a map of fewer than 16 entries; a key and a value follow for each.
+    /// Writes a map header for fewer than 16 entries; keys and values follow.
     pub(super) fn map(&mut self, len: u8) {
         debug_assert!(len < 16);
         self.0.push(0x80 | len);
@@ -55,7 +55,7 @@ impl Writer {
     }
 }
 
-/// Lists of more than 2^32 items would not fit the memory limits of the lists they come from.
+/// Lists of more than 2^32 items would exceed the memory limits of their sources.
 fn length(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }

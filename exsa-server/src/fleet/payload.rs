@@ -1,14 +1,14 @@
-//! The payload of a message: events as vLLM encodes them.
+//! Message payload: events as encoded by vLLM.
 
 use super::msgpack::Writer;
 use crate::inference::work::client_salt;
 use exsa_core::cache_events::{BlockHash, CacheEvent, StoredBlocks};
 
-/// Index of the engine within its server, of which there is one.
+/// Index of the engine within its server; there is only one.
 const RANK: u64 = 0;
 
-/// The storage tier of the KV cache itself. Pickers know `GPU` as the tier that needs no transfer before use,
-/// whatever the processor.
+/// Storage tier of the KV cache itself. Pickers know `GPU` as the tier that needs no transfer before use,
+/// regardless of the processor.
 const MEDIUM: &str = "GPU";
 
 /// `[timestamp, [events], rank]` as MessagePack; the timestamp is in seconds.
@@ -21,7 +21,7 @@ pub(super) fn encode(timestamp: f64, events: &[CacheEvent]) -> Vec<u8> {
         match event {
             CacheEvent::Stored(blocks) => stored(blocks, &mut out),
             CacheEvent::Removed(blocks) => removed(blocks, &mut out),
-            // An event of a kind that is not known here makes readers begin anew.
+            // Unknown kinds of events make readers start over.
             _ => cleared(&mut out),
         }
     }
@@ -30,7 +30,7 @@ pub(super) fn encode(timestamp: f64, events: &[CacheEvent]) -> Vec<u8> {
 }
 
 fn stored(blocks: &StoredBlocks, out: &mut Writer) {
-    // The salt that the client sent: pickers see that of the request and do not know callers.
+    // The salt sent by the client: pickers see it in the request and do not know callers.
     let salt = blocks.salt.as_deref().map(client_salt).filter(|salt| !salt.is_empty());
     let salt = salt.filter(|_| blocks.parent.is_none());
     out.map(if salt.is_some() { 9 } else { 8 });

@@ -1,4 +1,4 @@
-//! A peer all of whose bytes are known, for fuzzing.
+//! A peer with given bytes, for fuzzing.
 
 use super::hub::Hub;
 use super::{replay, subscriber, zmtp};
@@ -8,12 +8,12 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Reads the bytes of a peer as both sockets do: a handshake, then subscriptions or requests. The first byte
-/// chooses the socket, and whether there is a handshake.
+/// selects the socket, and whether there is a handshake.
 #[doc(hidden)]
 pub fn read_peer(bytes: &[u8]) {
     let Some((choice, bytes)) = bytes.split_first() else { return };
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_time().build() else { return };
-    // The end of the bytes is an error, as is anything that the protocol does not allow.
+    // The end of the bytes and any protocol violation are errors.
     let _ = runtime.block_on(converse(*choice, &mut Peer { bytes }));
 }
 

@@ -1,4 +1,4 @@
-//! Connections to the ROUTER socket, which repeats past messages.
+//! Connections to the ROUTER socket, which replays past messages.
 
 use super::hub::Hub;
 use super::subscriber::PATIENCE;
@@ -12,18 +12,18 @@ use tokio::time::timeout;
 /// Number of the message after the last.
 const END: [u8; 8] = (-1_i64).to_be_bytes();
 
-/// Types of sockets that ask.
+/// Socket types of requesting peers.
 pub(super) const PEERS: &[&str] = &["REQ", "DEALER", "ROUTER"];
 
 /// Maximum frames of a request.
 const FRAMES_MAX: usize = 4;
 
-/// Answers requests: an empty frame and the first number to repeat, as 8 bytes. The answer's messages have an
-/// empty frame, topic, number and payload; the last has the number -1.
+/// Answers replay requests: an empty frame and the first number to replay, as 8 bytes. Each response message
+/// has an empty frame, topic, number and payload; the last has the number -1.
 ///
 /// # Errors
 ///
-/// The connection has ended, or the peer does not keep to the protocol.
+/// The connection has ended, or the peer violates the protocol.
 pub(super) async fn serve(mut stream: TcpStream, hub: Arc<Hub>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     timeout(PATIENCE, zmtp::handshake(&mut stream, "ROUTER", PEERS)).await??;
@@ -38,11 +38,11 @@ pub(super) async fn serve(mut stream: TcpStream, hub: Arc<Hub>) -> io::Result<()
     }
 }
 
-/// The number that a request asks for; `None` after a heartbeat, which was answered.
+/// Returns the requested number; `None` after a heartbeat, which was answered.
 ///
 /// # Errors
 ///
-/// The connection has ended, or the peer does not keep to the protocol.
+/// The connection has ended, or the peer violates the protocol.
 pub(super) async fn request(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<Option<u64>> {
     let mut frames = Vec::new();
     loop {

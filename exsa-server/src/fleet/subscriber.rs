@@ -14,20 +14,20 @@ use tokio::time::timeout;
 /// Maximum topics of a subscriber.
 const TOPICS_MAX: usize = 64;
 
-/// Types of sockets that subscribe.
+/// Socket types of subscribing peers.
 pub(super) const PEERS: &[&str] = &["SUB", "XSUB"];
 
-/// Time for the handshake, and for a message to be taken by the peer.
+/// Timeout of the handshake, and of a message write.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Topics of a subscriber, as prefixes.
 type Topics = Arc<Mutex<Vec<Vec<u8>>>>;
 
-/// Serves a subscriber until it leaves.
+/// Serves a subscriber until it disconnects.
 ///
 /// # Errors
 ///
-/// The connection has ended, or the peer does not keep to the protocol.
+/// The connection has ended, or the peer violates the protocol.
 pub(super) async fn serve(mut stream: TcpStream, hub: Arc<Hub>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     timeout(PATIENCE, zmtp::handshake(&mut stream, "PUB", PEERS)).await??;
@@ -40,11 +40,11 @@ pub(super) async fn serve(mut stream: TcpStream, hub: Arc<Hub>) -> io::Result<()
     }
 }
 
-/// Reads all that a peer without an interest in messages sends.
+/// Reads and discards everything that a peer sends.
 ///
 /// # Errors
 ///
-/// The connection has ended, or the peer does not keep to the protocol.
+/// The connection has ended, or the peer violates the protocol.
 pub(super) async fn read_all(stream: &mut (impl AsyncRead + Unpin), hub: &Hub) -> io::Result<()> {
     let (pong, _pongs) = mpsc::channel(4);
     read(stream, &Topics::default(), pong, hub).await

@@ -1,4 +1,4 @@
-//! Follows the models of a registry, and the prefix cache of each.
+//! Watches the models of a registry, and the prefix cache of each.
 
 use super::hub::Hub;
 use super::payload;
@@ -11,27 +11,26 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tracing::{error, warn};
 
-/// Bytes of events that may wait for a thread of this server.
+/// Maximum bytes of events that wait for a watcher thread.
 const EVENTS_BYTES_MAX: usize = 16 << 20;
 
-/// Time after which a watcher looks whether it is still wanted.
+/// Interval at which a watcher checks whether it should stop.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// The topic of a model's messages.
 pub(super) type TopicOf = dyn Fn(&str) -> String + Send + Sync;
 
-/// Watches the caches of all models that are ready, until the registry is shut down. Runs on a thread of its
-/// own.
+/// Watches the caches of all ready models until the registry is shut down. Runs on its own thread.
 pub(super) fn follow(registry: &Weak<Registry>, hub: &Arc<Hub>, topic: &TopicOf) {
     let Some(mut changes) = registry.upgrade().map(|registry| registry.subscribe()) else { return };
     let mut watchers = HashMap::new();
     let mut attach = |model: &str| {
         let Some(registry) = registry.upgrade() else { return };
-        // No request may be in flight because of the watch, so the handle is dropped at once. Models in
-        // processes of their own do not tell their cache.
+        // The watch must not keep a request in flight, so the handle is dropped immediately. Models in worker
+        // processes do not report their cache.
         let events = registry.engine(Some(model)).ok();
         let events = events.and_then(|engine| Some(engine.as_engine()?.watch_cache(EVENTS_BYTES_MAX)));
-        // The watcher of the instance before ends.
+        // Stops the watcher of the previous instance.
         watchers.remove(model);
         if let Some(events) = events {
             watchers.insert(model.to_owned(), Watcher::start(events, hub.clone(), topic(model)));
@@ -52,8 +51,8 @@ pub(super) fn follow(registry: &Weak<Registry>, hub: &Arc<Hub>, topic: &TopicOf)
     }
 }
 
-/// A thread that publishes the events of one engine. When this is dropped, it has ended: what it published
-/// comes before all that the watcher of a later instance publishes.
+/// A thread that publishes the events of one engine. Dropping this waits for the thread, so its messages
+/// precede those of a later instance's watcher.
 struct Watcher {
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -75,7 +74,7 @@ impl Drop for Watcher {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // A panic of the thread was reported when it happened.
+            // A panic of the thread was already reported.
             let _ = thread.join();
         }
     }

@@ -1,9 +1,9 @@
-//! ZMTP 3.0 with the NULL mechanism (<https://rfc.zeromq.org/spec/23/>): the server's side of a connection.
+//! ZMTP 3.0 with the NULL mechanism (<https://rfc.zeromq.org/spec/23/>), server side.
 
 use std::io::{self, ErrorKind};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Maximum bytes of a frame that a peer sends: subscriptions and numbers are short.
+/// Maximum bytes of a frame from a peer; subscriptions and numbers are short.
 const FRAME_MAX: usize = 4096;
 
 const GREETING: usize = 64;
@@ -11,20 +11,20 @@ const MORE: u8 = 1;
 const LONG: u8 = 2;
 const COMMAND: u8 = 4;
 
-/// A frame that a peer has sent.
+/// A frame from a peer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Frame {
     pub(super) is_command: bool,
-    /// Whether further frames of its message follow.
+    /// Whether further frames of the message follow.
     pub(super) more: bool,
     pub(super) body: Vec<u8>,
 }
 
-/// Greets a peer whose socket must be of one of the types `peers`.
+/// Performs the handshake with a peer, whose socket type must be one of `peers`.
 ///
 /// # Errors
 ///
-/// The peer speaks another protocol or is of another type.
+/// The peer speaks another protocol or has another socket type.
 pub(super) async fn handshake(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     own: &str,
@@ -72,7 +72,7 @@ fn socket_type(mut properties: &[u8]) -> Option<&[u8]> {
 ///
 /// # Errors
 ///
-/// The connection has ended, or the frame is longer than peers have a use for.
+/// The connection has ended, or the frame is too long.
 pub(super) async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Frame> {
     let flags = stream.read_u8().await?;
     let len = match flags & LONG {

@@ -1,4 +1,4 @@
-//! The server as the host of the services.
+//! The server as the [`Host`] of the gRPC services.
 
 use super::status;
 use crate::access::{self, Caller, Scope};
@@ -17,14 +17,14 @@ use exsa_grpc::{Answer, Host, Served};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-/// Runs the requests of the services as those of the HTTP routes.
+/// Runs the requests of the services like those of the HTTP routes.
 pub(crate) struct ServerHost {
     pub(crate) state: Arc<AppState>,
     #[cfg(feature = "kv-events")]
     pub(crate) events: Option<KvEvents>,
 }
 
-/// The sender of a call, which the layers before have found.
+/// Returns the caller of a call, as identified by earlier layers.
 fn client(from: &Extensions) -> Result<Client, Status> {
     match (from.get::<Caller>(), from.get::<RequestContext>()) {
         (Some(caller), Some(context)) => Ok(Client { caller: caller.clone(), context: context.clone() }),
@@ -61,7 +61,7 @@ impl Host for ServerHost {
     fn kv_event_sources(&self, from: &Extensions) -> Result<Vec<KvEventSource>, Status> {
         let sources = self.sources();
         let caller = client(from)?.caller;
-        // As the HTTP route, which has this scope.
+        // Requires the same scope as the HTTP route.
         if sources.is_empty() || caller.scopes.contains(Scope::Metrics) {
             return Ok(sources);
         }

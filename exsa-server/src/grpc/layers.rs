@@ -1,4 +1,4 @@
-//! Layers around the services: whole messages within the limits, and errors of other layers in gRPC's form.
+//! Layers around the services: bounded whole messages, and errors of other layers as gRPC statuses.
 
 use super::status;
 use crate::http::error::ApiError;
@@ -13,11 +13,11 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 
-/// Bytes before a message: whether it is compressed, and its length.
+/// Bytes before a message: the compression flag, and the length.
 const PREFIX: usize = 5;
 
-/// Reads the one message of a call within the limits of bodies, and refuses calls of other bytes: the service
-/// behind reserves memory by the length that a client announces.
+/// Reads the single message of a call within the body limits, and refuses other bytes: the service behind it
+/// reserves memory by the length that a client announces.
 pub(super) async fn whole_message(
     State(state): State<Arc<AppState>>,
     request: Request,
@@ -37,7 +37,7 @@ pub(super) async fn whole_message(
     Ok(next.run(Request::from_parts(parts, bytes.into())).await)
 }
 
-/// Refuses a call that is none of gRPC.
+/// Refuses a call that is not gRPC.
 fn check_form(headers: &HeaderMap) -> Result<(), ApiError> {
     let form = headers.get(header::CONTENT_TYPE).map(|form| form.as_bytes());
     if form.is_some_and(|form| form.starts_with(b"application/grpc")) {
@@ -59,7 +59,7 @@ fn check_length(bytes: &[u8]) -> Result<(), ApiError> {
     Err(ApiError::invalid(format!("the message is announced with {announced} bytes, but {sent} were sent")))
 }
 
-/// The bytes of a call with one message of at most `max` bytes.
+/// Reads a call with one message of at most `max` bytes.
 async fn read(body: Body, max: usize) -> Result<Vec<u8>, ApiError> {
     let mut parts = body.into_data_stream();
     let mut bytes = Vec::new();
@@ -75,7 +75,7 @@ async fn read(body: Body, max: usize) -> Result<Vec<u8>, ApiError> {
     Ok(bytes)
 }
 
-/// Puts errors of other layers into gRPC's form.
+/// Converts errors of other layers to gRPC statuses.
 pub(super) async fn in_form(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let Some(error) = response.extensions_mut().remove::<ApiError>() else { return response };

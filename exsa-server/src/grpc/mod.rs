@@ -1,5 +1,5 @@
-//! The gRPC services `vllm.Inference` and `vllm.Control`, with the rights, limits and records of the HTTP
-//! routes.
+//! The gRPC services `vllm.Inference` and `vllm.Control`, with the access rights, limits and records of the
+//! HTTP routes.
 
 mod host;
 mod layers;
@@ -18,8 +18,7 @@ pub(crate) use host::ServerHost;
 /// Routes of the services.
 pub(crate) fn router(host: ServerHost, config: &GrpcConfig) -> Router {
     let state = host.state.clone();
-    // The layer below holds back what is longer than the limit of the moment, before memory is reserved for
-    // it.
+    // The layer below enforces the current limit before memory is reserved.
     let options = GrpcOptions::new()
         .model(config.model.clone())
         .model_id(config.model_id.clone())
@@ -31,7 +30,7 @@ pub(crate) fn router(host: ServerHost, config: &GrpcConfig) -> Router {
         .route_service("/vllm.Control/{*method}", services.control())
         .route_layer(whole())
         .route_layer(from_fn_with_state(Scope::Infer, access::require));
-    // Probes have no key, as those of the HTTP routes.
+    // Probes need no key, as on the HTTP routes.
     let health = Router::new()
         .route_service("/grpc.health.v1.Health/{*method}", services.health())
         .route_layer(whole());

@@ -1,4 +1,4 @@
-//! Errors of the server as statuses of gRPC.
+//! Converts server errors to gRPC statuses.
 
 use crate::http::context::Client;
 use crate::http::error::ApiError;
@@ -9,11 +9,10 @@ use tracing::warn;
 /// Metadata with the machine-readable cause.
 const CAUSE: &str = "exsa-error";
 
-/// Metadata with the time in milliseconds after which a client may send the request again, by gRPC's proposal
-/// A6.
+/// Metadata with the time in milliseconds after which a client may retry (gRPC proposal A6).
 const WAIT: &str = "grpc-retry-pushback-ms";
 
-/// The status that an error of the server stands for.
+/// Returns the status of a server error.
 pub(super) fn of_error(error: &ApiError) -> Status {
     let code = match error.status() {
         StatusCode::UNAUTHORIZED => Code::Unauthenticated,
@@ -38,7 +37,7 @@ pub(super) fn of_error(error: &ApiError) -> Status {
     status
 }
 
-/// Like [`of_error`], with a line in the log for failures of the server.
+/// Like [`of_error`], and logs failures of the server.
 pub(super) fn refused(client: &Client, error: &ApiError) -> Status {
     if error.status().is_server_error() {
         let (status, (trace_id, span_id)) = (error.status().as_u16(), client.context.span.ids());
@@ -47,7 +46,7 @@ pub(super) fn refused(client: &Client, error: &ApiError) -> Status {
     of_error(error)
 }
 
-/// The answer to a method that no service has.
+/// Answers a call of an unknown method.
 pub(super) async fn no_such_method(uri: Uri) -> ApiError {
     let message = format!("there is no method {}", uri.path());
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message).code("unknown_method")

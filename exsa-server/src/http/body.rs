@@ -1,4 +1,4 @@
-//! Bodies of requests: JSON objects, with errors that name the field.
+//! Request bodies: JSON objects, with errors that name the field.
 
 use crate::http::error::ApiError;
 use crate::state::AppState;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// Fields of which a request has exactly one.
 const ALTERNATIVES: [&str; 2] = ["messages", "prompt"];
 
-/// The fields of a body. Fields that are null are left out: null stands for the default.
+/// Fields of a body. Null fields are left out: null means the default.
 #[derive(Debug)]
 pub(crate) struct Fields(Map<String, Value>);
 
@@ -40,36 +40,36 @@ impl FromRequest<Arc<AppState>> for Fields {
     }
 }
 
-/// Bounds the body of a request by the limit of this time.
+/// Limits the body of a request to the current limit.
 pub(crate) async fn limit(State(state): State<Arc<AppState>>, mut request: Request, next: Next) -> Response {
     DefaultBodyLimit::max(state.options.get().body_bytes_max).apply(&mut request);
     next.run(request).await
 }
 
 impl Fields {
-    /// Fields to be set one by one.
+    /// Creates an empty set of fields.
     pub(crate) fn new() -> Self {
         Self(Map::new())
     }
 
-    /// Reads a JSON object. Of a field that is there twice, the last value counts.
+    /// Parses a JSON object. The last value of a duplicate field counts.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
         let mut fields: Map<String, Value> = serde_json::from_slice(bytes)
             .map_err(|error| ApiError::invalid(format!("the body is not a JSON object: {error}")))?;
         fields.retain(|_, value| !value.is_null());
-        // Clients that must send a name send an empty one for the active model.
+        // Clients that must send a model name send an empty one for the active model.
         if fields.get("model").is_some_and(|name| name == "") {
             fields.remove("model");
         }
         Ok(Self(fields))
     }
 
-    /// Takes a field out.
+    /// Removes and returns a field.
     pub(crate) fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, ApiError> {
         self.0.remove(name).map(|value| read(value, name)).transpose()
     }
 
-    /// A field that stays.
+    /// Returns a field without removing it.
     pub(crate) fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }
@@ -79,20 +79,20 @@ impl Fields {
         self.0.insert(name.to_owned(), value.into());
     }
 
-    /// A copy with one field set to another value.
+    /// Returns a copy with one field changed.
     pub(crate) fn with(&self, name: &str, value: Value) -> Self {
         let mut fields = self.0.clone();
         fields.insert(name.to_owned(), value);
         Self(fields)
     }
 
-    /// Reads all fields as one value.
+    /// Deserializes all fields as one value.
     pub(crate) fn into<T: DeserializeOwned>(self) -> Result<T, ApiError> {
         read(Value::Object(self.0), "")
     }
 
-    /// Reads all fields as one value of a type with flattened parts, whose errors do not tell the field. If
-    /// that fails, each field is read alone, beside `required` fields, to find the field at fault.
+    /// Deserializes all fields as a type with flattened parts, whose errors do not name the field. If that
+    /// fails, each field is read separately, together with the `required` fields, to find the invalid one.
     pub(crate) fn into_flattened<T: DeserializeOwned>(
         self,
         required: &[(&str, Value)],
@@ -114,7 +114,7 @@ impl Fields {
     }
 }
 
-/// Reads a value; errors name the path of the field below `place`.
+/// Deserializes a value; errors contain the path of the field below `place`.
 fn read<T: DeserializeOwned>(value: Value, place: &str) -> Result<T, ApiError> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = match (place, error.path().to_string().as_str()) {

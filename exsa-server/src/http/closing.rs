@@ -1,4 +1,4 @@
-//! The end of kept connections while the server leaves.
+//! Closes kept-alive connections during a drain.
 
 use crate::state::AppState;
 use axum::extract::{Request, State};
@@ -7,8 +7,8 @@ use axum::middleware::Next;
 use axum::response::Response;
 use std::sync::Arc;
 
-/// Lets connections end with their next response once a drain was announced, so that no proxy sends a request
-/// on a kept one in the moment in which the server closes it. HTTP/2 has a message of its own for that.
+/// Closes connections with their next response once a drain was announced, so that a proxy does not send a
+/// request on a connection just as the server closes it. HTTP/2 has its own message for that.
 pub(crate) async fn close(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     let has_header = request.version() <= Version::HTTP_11;
     let mut response = next.run(request).await;

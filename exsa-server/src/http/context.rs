@@ -1,4 +1,4 @@
-//! Facts about an HTTP request that logs and handlers share.
+//! Information about an HTTP request for logs and handlers.
 
 use crate::access::Caller;
 use crate::http::error::{ApiError, Failure};
@@ -16,26 +16,26 @@ use std::time::Instant;
 use tracing::warn;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Longest request id that is taken from a client, in bytes.
+/// Maximum bytes of a request id accepted from a client.
 const ID_BYTES_MAX: usize = 128;
 
-/// Facts about an HTTP request, an extension of it. Clones are cheap.
+/// Information about an HTTP request, as an extension of it. Clones are cheap.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RequestContext {
-    /// Id of the request: that of the header `x-request-id`, or a new one.
+    /// Request id: from the header `x-request-id`, or a new one.
     pub id: Arc<str>,
-    /// Address of the client, where the connection has one.
+    /// Address of the client, if the connection has one.
     pub peer: Option<SocketAddr>,
     /// Method.
     pub method: Method,
     /// Path.
     pub path: Arc<str>,
-    /// Arrival of the request's head.
+    /// Arrival time of the request head.
     pub begun: Instant,
-    /// The line about the request in the log.
+    /// The request's log line.
     pub(crate) log: LogEntry,
-    /// The span of the request in its trace.
+    /// The request's span in its trace.
     pub(crate) span: RequestSpan,
 }
 
@@ -66,14 +66,14 @@ pub(crate) async fn add(State(state): State<Arc<AppState>>, mut request: Request
     line.follow(response)
 }
 
-/// Whether an id is short and of characters that need no escapes in logs.
+/// Returns whether an id is short and needs no escapes in logs.
 fn is_plain(value: &HeaderValue) -> bool {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.:".contains(byte);
     let bytes = value.as_bytes();
     !bytes.is_empty() && bytes.len() <= ID_BYTES_MAX && bytes.iter().all(plain)
 }
 
-/// The sender of a request and the facts about it.
+/// The caller of a request and information about it.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     pub(crate) caller: Caller,

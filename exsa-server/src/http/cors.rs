@@ -13,10 +13,10 @@ const HEADERS: HeaderValue = HeaderValue::from_static(
     "authorization, content-type, x-api-key, x-request-id, anthropic-version, anthropic-beta",
 );
 const EXPOSED: HeaderValue = HeaderValue::from_static("x-request-id, retry-after");
-/// Time in which browsers need not ask again.
+/// Time for which browsers cache a preflight response.
 const AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// Answers the questions of browsers before a request (preflight), and lets them read the answer.
+/// Answers preflight requests, and allows browsers to read responses.
 pub(crate) async fn add(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     let options = state.options.get();
     if !options.cors {
@@ -30,7 +30,7 @@ pub(crate) async fn add(State(state): State<Arc<AppState>>, request: Request, ne
         _ => next.run(request).await,
     };
     let headers = response.headers_mut();
-    // Caches must not hand one origin's answer to another.
+    // Caches must not serve one origin's response to another.
     headers.append(header::VARY, HeaderValue::from_static("origin"));
     if let Some(origin) = origin {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -48,7 +48,7 @@ fn preflight() -> Response {
     (StatusCode::NO_CONTENT, headers).into_response()
 }
 
-/// The origin of a request, if its pages may read answers.
+/// Returns the origin of a request, if its pages may read responses.
 fn allowed(options: &ServerOptions, headers: &HeaderMap) -> Option<HeaderValue> {
     let origin = headers.get(header::ORIGIN)?;
     let known = options.allowed_origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes());

@@ -9,8 +9,8 @@ use exsa_core::{ErrorReport, FinishReason, RequestError, SubmitError};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A refused or failed request: `{"error": {"message", "type", "param", "code"}}` and a status. Where waiting
-/// helps, the object has `retry_after` (seconds) and `queue_position` too.
+/// A refused or failed request: `{"error": {"message", "type", "param", "code"}}` with a status. If waiting
+/// helps, the object also has `retry_after` (seconds) and `queue_position`.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
@@ -20,29 +20,29 @@ pub struct ApiError {
     param: Option<String>,
     code: Option<String>,
     retry_after: Option<Duration>,
-    /// Boxed, so that results stay small.
+    /// Boxed to keep results small.
     facts: Option<Box<Facts>>,
 }
 
-/// Facts that few errors have.
+/// Information that few errors have.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Facts {
     queue_position: Option<usize>,
-    /// Tokens of a prompt that is too long, and those of the context.
+    /// Tokens of an overlong prompt, and of the context.
     context: Option<(usize, usize)>,
 }
 
-/// The error of a response, which the log tells together with the request.
+/// The error of a response, which is logged with the request.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure(pub(crate) Arc<str>);
 
 impl ApiError {
-    /// An error of the client.
+    /// Creates a client error.
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
     }
 
-    /// An error of the server.
+    /// Creates a server error.
     pub(crate) fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
     }
@@ -52,13 +52,13 @@ impl ApiError {
         Self { status, message, kind, param: None, code: None, retry_after: None, facts: None }
     }
 
-    /// Names the field at fault.
+    /// Sets the invalid field.
     pub(crate) fn param(mut self, param: impl Into<String>) -> Self {
         self.param = Some(param.into());
         self
     }
 
-    /// Names the field at fault, in the message too, unless they name it already.
+    /// Sets the invalid field, and adds it to the message, unless already named.
     pub(crate) fn at(mut self, field: &str) -> Self {
         if self.param.is_none() {
             if !self.message.starts_with(field) {
@@ -75,19 +75,19 @@ impl ApiError {
         self
     }
 
-    /// Sets the time after which the request may be sent again.
+    /// Sets the time after which the request may be retried.
     pub(crate) fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
     }
 
-    /// Sets the place in the queue that the request would have, 1 for the next to run.
+    /// Sets the queue position that the request would have, 1 for the next to run.
     pub(crate) fn queue_position(mut self, position: usize) -> Self {
         self.facts.get_or_insert_default().queue_position = Some(position);
         self
     }
 
-    /// The machine-readable cause; without one, the type.
+    /// Returns the machine-readable cause, or the type without one.
     pub(crate) fn code_text(&self) -> String {
         self.code.clone().unwrap_or_else(|| self.kind.to_owned())
     }
@@ -97,16 +97,16 @@ impl ApiError {
         self.status
     }
 
-    /// The time after which the request may be sent again, where it is known.
+    /// Returns the time after which the request may be retried, if known.
     #[cfg(feature = "grpc")]
     pub(crate) fn wait(&self) -> Option<Duration> {
         self.retry_after
     }
 
-    /// The response in another API's form: its status and headers with `body`.
+    /// Returns a response in another API's format: this status and headers with `body`.
     pub(crate) fn respond_with(&self, body: impl IntoResponse) -> Response {
         let mut response = (self.status, body).into_response();
-        // Routes of gRPC have a form of their own.
+        // gRPC routes have their own format.
         #[cfg(feature = "grpc")]
         response.extensions_mut().insert(self.clone());
         if self.status.is_server_error() {
@@ -125,15 +125,14 @@ impl ApiError {
         let mut error = serde_json::json!({"message": message, "type": kind, "param": param, "code": code});
         self.add_wait(&mut error);
         if let Some((tokens, limit)) = self.facts.as_ref().and_then(|facts| facts.context) {
-            // The names of llama-server.
+            // llama-server's names.
             error["n_prompt_tokens"] = tokens.into();
             error["n_ctx"] = limit.into();
         }
         serde_json::json!({"error": error})
     }
 
-    /// Adds to an object when the request may be sent again, and its place in the queue, where these are
-    /// known.
+    /// Adds the retry time and the queue position to an object, if known.
     pub(crate) fn add_wait(&self, object: &mut serde_json::Value) {
         if let Some(wait) = self.retry_after {
             object["retry_after"] = ((wait.as_secs_f64() * 1000.0).ceil() / 1000.0).into();
@@ -194,7 +193,7 @@ impl From<SubmitError> for ApiError {
     }
 }
 
-/// The field of a request that an error is about.
+/// Returns the field that caused an error.
 fn field_of(error: &SubmitError) -> Option<&'static str> {
     match error {
         SubmitError::Option { option, .. } => Some(option),
@@ -237,7 +236,7 @@ impl From<EmbedError> for ApiError {
 }
 
 impl ApiError {
-    /// The error that a finish reason stands for, if it is none of a whole answer.
+    /// Returns the error for a finish reason, unless it is that of a complete answer.
     pub(crate) fn of_reason(reason: &FinishReason) -> Option<Self> {
         match reason {
             FinishReason::Failed(error) => Some(error.clone().into()),
@@ -256,13 +255,13 @@ impl ApiError {
     }
 }
 
-/// The answer to a path without a route.
+/// Responds to unknown paths.
 pub(crate) async fn no_such_path(uri: axum::http::Uri) -> ApiError {
     let message = format!("there is nothing at {}", uri.path());
     ApiError::new(StatusCode::NOT_FOUND, "invalid_request_error", message).code("unknown_url")
 }
 
-/// The answer to a method that a path does not take.
+/// Responds to unsupported methods.
 pub(crate) async fn method_not_allowed(method: axum::http::Method, uri: axum::http::Uri) -> ApiError {
     let message = format!("{} does not take {method}", uri.path());
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message).code("method_not_allowed")

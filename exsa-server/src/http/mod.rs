@@ -1,4 +1,4 @@
-//! Parts that all routes share: bodies, errors, streams, and the layers around the handlers.
+//! Code shared by all routes: bodies, errors, streams, and middleware layers.
 
 pub(crate) mod body;
 pub(crate) mod closing;

@@ -11,7 +11,7 @@ use axum::response::Response;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Lets a request pass whose `Host` names this server and which no foreign page sent.
+/// Accepts a request only if its `Host` names this server and it was not sent by a foreign page.
 pub(crate) async fn check(
     State(state): State<Arc<AppState>>,
     request: Request,
@@ -34,7 +34,7 @@ fn permitted(
     let host = text(header::HOST).or(authority).unwrap_or_default();
     let name = without_port(host);
     let known = |name: &str| options.allowed_hosts.iter().any(|host| host.eq_ignore_ascii_case(name));
-    // No web page can reach a UNIX socket by a name.
+    // Web pages cannot reach a UNIX socket.
     if !local && !options.any_host && !is_loopback(name) && !known(name) {
         let message =
             format!("'{host}' is not a host name of this server; the option allowed_hosts lists them");
@@ -51,7 +51,7 @@ fn permitted(
     Err(ApiError::new(StatusCode::FORBIDDEN, "invalid_request_error", message).code("origin_not_allowed"))
 }
 
-/// The host of an authority: `[::1]:8080` and `localhost:8080` without their ports.
+/// Returns the host of an authority: `[::1]:8080` and `localhost:8080` without their ports.
 fn without_port(authority: &str) -> &str {
     match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, _)) => address,

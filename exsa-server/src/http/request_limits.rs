@@ -1,4 +1,4 @@
-//! Limits of what one request may ask for.
+//! Limits on the content of one request.
 
 use crate::http::error::ApiError;
 use crate::options::ServerOptions;
@@ -7,7 +7,7 @@ use exsa_core::constraint::Grammar;
 use serde::Serialize;
 use std::io::{self, Write};
 
-/// Refuses a request that asks for more than the options allow, before any work is done for it.
+/// Refuses a request that exceeds the limits of the options, before any work.
 ///
 /// # Errors
 ///
@@ -48,7 +48,7 @@ pub(crate) fn check_prompt(tokens: usize, max: usize) -> Result<(), ApiError> {
     Err(ApiError::invalid(message).code("context_length_exceeded"))
 }
 
-/// Bytes of a grammar's source.
+/// Size of a grammar's source in bytes.
 fn grammar_bytes(grammar: &Grammar) -> usize {
     match grammar {
         Grammar::JsonSchema(schema) => schema.as_str().len(),
@@ -63,12 +63,12 @@ fn grammar_bytes(grammar: &Grammar) -> usize {
     }
 }
 
-/// Whether a value has at most `max` bytes as JSON.
+/// Returns whether a value takes at most `max` bytes as JSON.
 fn fits(value: &impl Serialize, max: usize) -> bool {
     serde_json::to_writer(Budget(max), value).is_ok()
 }
 
-/// A writer that keeps nothing and fails after a number of bytes.
+/// A writer that discards its input and fails after a number of bytes.
 struct Budget(usize);
 
 impl Write for Budget {

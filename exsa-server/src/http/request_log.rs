@@ -1,4 +1,4 @@
-//! One line in the log per HTTP request, when its answer has ended or its client is gone.
+//! Writes one log line per HTTP request, when its response has ended or its client has disconnected.
 
 use crate::access::Caller;
 use crate::http::context::RequestContext;
@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use tracing::{debug, info};
 
-/// Facts for the log that are found while a request is answered: never prompts, answers or keys. Clones share
-/// them.
+/// Information for the log that is collected while a request is processed; never prompts, answers or keys.
+/// Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LogEntry(Arc<Mutex<Facts>>);
 
@@ -31,7 +31,7 @@ impl LogEntry {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Names the model that answers.
+    /// Sets the answering model.
     pub(crate) fn model(&self, name: &str) {
         self.lock().model = Some(name.to_owned());
     }
@@ -43,13 +43,13 @@ impl LogEntry {
         facts.completion_tokens += usage.completion_tokens;
     }
 
-    /// Adds generated tokens of a request that was cancelled.
+    /// Adds the generated tokens of a cancelled request.
     pub(crate) fn generated(&self, tokens: u64) {
         self.lock().completion_tokens += usize::try_from(tokens).unwrap_or(usize::MAX);
     }
 }
 
-/// Adds the sender to the log's entry.
+/// Adds the caller to the log entry.
 pub(crate) async fn name_caller(request: Request, next: Next) -> Response {
     let extensions = request.extensions();
     if let (Some(context), Some(caller)) = (extensions.get::<RequestContext>(), extensions.get::<Caller>()) {
@@ -59,18 +59,18 @@ pub(crate) async fn name_caller(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// Whether a path is polled every few seconds by machines.
+/// Returns whether a path is polled regularly by machines.
 pub(crate) fn is_probe(path: &str) -> bool {
     path.starts_with("/health") || path == "/metrics"
 }
 
-/// The line of a request, written when it is dropped: after its response, or because its client is gone. The
-/// request's span ends with it.
+/// The log line of a request. It is written when it is dropped, after the response or when the client
+/// disconnects; this also ends the request's span.
 pub(crate) struct RequestLine {
     context: RequestContext,
     /// `None` until there is a response.
     status: Option<u16>,
-    /// Whether the body was sent to its end.
+    /// Whether the body was sent completely.
     whole: bool,
 }
 
@@ -79,7 +79,7 @@ impl RequestLine {
         Self { context, status: None, whole: false }
     }
 
-    /// Stays with the response until its body ends or is dropped.
+    /// Attaches the line to the response until its body ends or is dropped.
     pub(crate) fn follow(mut self, response: Response) -> Response {
         self.status = Some(response.status().as_u16());
         self.whole = response.body().is_end_stream();
@@ -92,7 +92,7 @@ impl Drop for RequestLine {
         let Self { context, status, whole } = self;
         context.span.end(*status, *whole);
         let (trace_id, span_id) = context.span.ids();
-        // The status that proxies log for clients that went away before an answer.
+        // Proxies log this status for clients that disconnected before a response.
         let status = status.unwrap_or(499);
         let facts = context.log.lock();
         let (id, method, path) = (&*context.id, context.method.as_str(), &*context.path);
@@ -126,8 +126,8 @@ impl Drop for RequestLine {
     }
 }
 
-/// A body that writes the line after its last part. The body is dropped first: what it holds closes its books
-/// before.
+/// A body that writes the line after its last part. The body is dropped first, so that the books it holds are
+/// closed before.
 struct Logged {
     body: Body,
     line: RequestLine,

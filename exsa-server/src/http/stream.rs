@@ -1,4 +1,4 @@
-//! Streamed answers: server-sent events, or lines of JSON, from requests.
+//! Streamed answers: server-sent events, or NDJSON lines.
 
 use crate::access;
 use crate::http::error::ApiError;
@@ -15,26 +15,26 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// Turns events of requests into the chunks of an API.
+/// Converts request events to the chunks of an API.
 pub(crate) trait Chunks: Send + Unpin + 'static {
     /// Appends the chunks before the first event.
     fn begin(&mut self, _: &mut Outbox) {}
 
-    /// Takes in an event of request `index` and appends the chunks that follow from it.
+    /// Processes an event of request `index` and appends the resulting chunks.
     ///
     /// # Errors
     ///
-    /// The error that the stream ends with.
+    /// The error with which the stream ends.
     fn event(&mut self, index: usize, event: exsa_core::Event, out: &mut Outbox) -> Result<(), ApiError>;
 
     /// Appends the chunks after the last event.
     fn end(&mut self, out: &mut Outbox);
 
-    /// Appends the last chunks of a stream that fails.
+    /// Appends the last chunks of a failed stream.
     fn error(&mut self, error: &ApiError, out: &mut Outbox);
 }
 
-/// Chunks that wait to be sent.
+/// Chunks waiting to be sent.
 #[derive(Default)]
 pub(crate) struct Outbox(VecDeque<Chunk>);
 
@@ -45,12 +45,12 @@ struct Chunk {
 }
 
 impl Outbox {
-    /// Appends a chunk.
+    /// Appends a chunk as JSON.
     pub(crate) fn chunk(&mut self, chunk: &impl Serialize) {
         self.push(None, chunk);
     }
 
-    /// Appends a chunk with the name of its event.
+    /// Appends a chunk with an event name.
     pub(crate) fn named(&mut self, name: &'static str, chunk: &impl Serialize) {
         self.push(Some(name), chunk);
     }
@@ -61,13 +61,13 @@ impl Outbox {
     }
 
     fn push(&mut self, name: Option<&'static str>, chunk: &impl Serialize) {
-        // Chunks are structs of numbers and texts, which always have a JSON form.
+        // Chunks are structs of numbers and strings, which can always be serialized.
         let data = serde_json::to_string(chunk).unwrap_or_else(|error| error.to_string());
         self.0.push_back(Chunk { name, data });
     }
 }
 
-/// The chunks of requests. Dropping them, because the client is gone, cancels the requests.
+/// The chunks of requests. Dropping them, as when the client disconnects, cancels the requests.
 struct Answers<C> {
     /// The requests; `None` once read to the end.
     requests: Vec<Option<Work>>,
@@ -84,11 +84,11 @@ impl<C: Chunks> Answers<C> {
         Self { requests, chunks, outbox, ended: false }
     }
 
-    /// Reads one event of each request that has one. Returns whether there was any.
+    /// Polls one event of each request. Returns whether there was any.
     ///
     /// # Errors
     ///
-    /// The error that the stream ends with, also where the caller's key was revoked.
+    /// The error with which the stream ends, also if the caller's key was revoked.
     fn poll_requests(&mut self, context: &mut Context<'_>) -> Result<bool, ApiError> {
         let mut progress = false;
         for (index, slot) in self.requests.iter_mut().enumerate() {
@@ -181,7 +181,7 @@ pub(crate) fn lines(requests: Vec<Work>, chunks: impl Chunks) -> Response {
     unbuffered(([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response())
 }
 
-/// Tells proxies such as nginx not to collect the chunks.
+/// Tells proxies such as nginx not to buffer the chunks.
 fn unbuffered(mut response: Response) -> Response {
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     response

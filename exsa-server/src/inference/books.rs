@@ -1,4 +1,4 @@
-//! The books of a request: its quota, its line in the audit log, and its span.
+//! Books of a request: its quota, its audit log line, and its span.
 
 use crate::access::{Access, AccessEvent, Caller, KeyRecord};
 use crate::audit::{Act, AuditLog, Place, Record, Ticket};
@@ -17,23 +17,24 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-/// Writes after which an answer goes on although the disk does not charge it yet: then writing fails.
+/// Writes after which an answer continues although its charge is not yet on disk; by then, writing has
+/// failed.
 const WRITES_MAX: u32 = 3;
 
-/// The use that a request reserves.
+/// The usage that a request reserves.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Estimate {
     /// Prompt tokens, an upper bound.
     pub(crate) prompt: u64,
-    /// Output tokens that it may generate; `None` where only the context limits them.
+    /// Maximum output tokens; `None` if limited only by the context.
     pub(crate) output: Option<u64>,
 }
 
 /// The next write of the quotas.
 type NextWrite = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The books of a request that was admitted. They are closed once: by [`end`](Self::end),
-/// [`refuse`](Self::refuse), or by being dropped, which is the client's leaving.
+/// Books of an admitted request. They are closed once: by [`end`](Self::end), by [`refuse`](Self::refuse), or
+/// by being dropped when the client disconnects.
 pub(crate) struct Books {
     client: Client,
     model: Option<String>,
@@ -44,7 +45,7 @@ pub(crate) struct Books {
     contents: Option<Contents>,
     /// Tokens generated so far.
     output: u64,
-    /// Whether the end waits for its line.
+    /// Whether the end waits for its log line.
     awaits_line: bool,
     line: Option<Ticket>,
     write: Option<(u32, NextWrite)>,
@@ -52,7 +53,7 @@ pub(crate) struct Books {
     closed: bool,
 }
 
-/// Prompt and answers of a request whose contents are logged.
+/// Prompt and answers of a request whose content is logged.
 struct Contents {
     max: usize,
     prompt: String,
@@ -70,18 +71,18 @@ impl Contents {
     }
 }
 
-/// The beginning of a text, of at most `max` bytes, up to a boundary of characters.
+/// Returns the beginning of a text, of at most `max` bytes, up to a character boundary.
 fn beginning(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     text.get(..end.unwrap_or_default()).unwrap_or_default()
 }
 
 impl AppState {
-    /// Admits a request: takes its place in the audit log and reserves its quota. For threads that may block.
+    /// Admits a request: takes its slot in the audit log and reserves its quota. May block.
     ///
     /// # Errors
     ///
-    /// 503 where the log cannot be written, 429 and 413 of a quota.
+    /// 503 if the log cannot be written, 429 and 413 from quotas.
     pub(crate) fn admit(
         &self,
         client: &Client,
@@ -95,7 +96,7 @@ impl AppState {
                 .code("audit_log")
         })?;
         let max = self.audit.as_ref().and_then(|log| log.contents());
-        // The fair queue's name of an end user is the id of the key and the user's name.
+        // In the fair queue, an end user is the id of the key and the user's name.
         let end_user = user.and_then(|user| user.strip_prefix(&*client.caller.id)?.strip_prefix('/'));
         let mut books = Books {
             client: client.clone(),
@@ -126,11 +127,11 @@ impl AppState {
         Ok(books)
     }
 
-    /// A place in the audit log.
+    /// Takes a slot in the audit log.
     ///
     /// # Errors
     ///
-    /// 503 where the log cannot be written and the configuration refuses work then.
+    /// 503 if the log cannot be written and the configuration refuses work in that case.
     fn place(&self) -> Result<Option<Place>, ApiError> {
         let place = self.audit.as_ref().map(|log| log.admit()).transpose();
         place.map_err(|failure| {
@@ -153,7 +154,7 @@ impl AppState {
         books.estimate = estimate();
         let Estimate { prompt, output } = books.estimate;
         let reserve_max = quotas.config().output_reserve_max;
-        // A request without a limit of its own reserves what the smallest quota can hold.
+        // A request without an explicit limit reserves the capacity of the smallest quota.
         let output = match output {
             Some(output) => output.min(reserve_max),
             None => quotas.output_max(&payers).map_or(reserve_max, |max| max.min(reserve_max)),
@@ -165,13 +166,13 @@ impl AppState {
         })?))
     }
 
-    /// Writes a line about an act. The ticket can be awaited.
+    /// Records an act. The ticket can be awaited.
     pub(crate) fn record(&self, record: Record) -> Option<Ticket> {
         self.audit.as_ref().map(|log| log.append(record))
     }
 }
 
-/// Records acts on keys and refusals of the authentication. Acts on keys wait until their line is stable.
+/// Records acts on keys and authentication failures. Acts on keys wait until their line is stable.
 pub(crate) fn observe(access: &Access, log: AuditLog) {
     access.observe(move |event| {
         let of_key = |act, key: &KeyRecord, by: &Caller| {
@@ -197,8 +198,8 @@ pub(crate) fn observe(access: &Access, log: AuditLog) {
     });
 }
 
-/// Records acts of administrators, and refuses them while the audit log cannot record them and the
-/// configuration refuses work then. An act is acknowledged once its line is stable.
+/// Records administrative acts, and refuses them while the audit log cannot record them and the configuration
+/// refuses work in that case. An act is acknowledged once its line is stable.
 pub(crate) async fn record_act(
     State(state): State<Arc<AppState>>,
     client: Client,
@@ -209,7 +210,7 @@ pub(crate) async fn record_act(
         return Ok(next.run(request).await);
     }
     let (Some(place), Some(act)) = (state.place()?, act_of(request.uri().path())) else {
-        // Changes of keys have lines of their own, which find a place: these acts are few.
+        // Key changes are recorded separately; they are rare enough to always find a slot.
         return Ok(next.run(request).await);
     };
     let (parts, body) = request.into_parts();
@@ -221,21 +222,21 @@ pub(crate) async fn record_act(
     let outcome = if status.is_success() { "ok" } else { status.as_str() };
     let record = record_of(act, &client.caller, &client.context);
     let line = place.append(record.model(named.and_then(|named| named.model)).outcome(outcome));
-    // A failure is in the server's log; the act is done.
+    // A failure is logged; the act has been carried out.
     drop(line.await);
     Ok(response)
 }
 
-/// Maximum bytes of the body of an act.
+/// Maximum bytes of the body of an administrative request.
 const ACT_BYTES_MAX: usize = 1 << 20;
 
-/// The model that the body of an act names.
+/// Returns the model named in the body.
 #[derive(serde::Deserialize)]
 struct Named {
     model: Option<String>,
 }
 
-/// The act that a request of an administrator asks for.
+/// Returns the act requested by an administrator.
 fn act_of(path: &str) -> Option<Act> {
     match path {
         "/v1/models/load" => Some(Act::ModelLoaded),
@@ -250,11 +251,11 @@ fn act_of(path: &str) -> Option<Act> {
     }
 }
 
-/// The limits in the record of a key.
+/// Returns the limits in the record of a key.
 ///
 /// # Errors
 ///
-/// The record has something else: nothing is served without the limits that were meant.
+/// The record is malformed: nothing is served without the intended limits.
 pub(crate) fn own_limits(caller: &Caller) -> Result<Option<Limits>, ApiError> {
     let Some(quota) = &caller.quota else { return Ok(None) };
     let limits = Limits::from_json(quota);
@@ -263,7 +264,7 @@ pub(crate) fn own_limits(caller: &Caller) -> Result<Option<Limits>, ApiError> {
         .map_err(|error| ApiError::internal(format!("the quota of {} is invalid: {error}", caller.id)))
 }
 
-/// A record with the facts about a request and its sender.
+/// Creates a record about a request and its caller.
 pub(crate) fn record_of(act: Act, caller: &Caller, context: &RequestContext) -> Record {
     Record::new(act)
         .request(&*context.id)
@@ -281,13 +282,13 @@ impl Books {
         self
     }
 
-    /// Takes note of the end of an answer.
+    /// Records the end of an answer.
     pub(crate) fn answer(&mut self, index: usize, text: &str, reason: &FinishReason) {
         self.text(index, text);
         self.span.answer(index, reason);
     }
 
-    /// Takes note of a generated token.
+    /// Records a generated token.
     pub(crate) fn token(&mut self, index: usize, text: &str, counts: bool) {
         self.text(index, text);
         if !counts {
@@ -304,7 +305,7 @@ impl Books {
         }
     }
 
-    /// Takes note of a part of an answer.
+    /// Records a part of an answer.
     pub(crate) fn text(&mut self, index: usize, text: &str) {
         if let Some(Contents { max, answers, .. }) = &mut self.contents {
             let answer = answers.entry(index).or_default();
@@ -344,8 +345,8 @@ impl Books {
         self.close(Act::Request, error.code_text(), None);
     }
 
-    /// Waits until the disk charges what was generated, and until the last line is stable where every line is
-    /// synced.
+    /// Waits until the charge for the generated tokens is on disk and, if every line is synced, until the
+    /// last line is stable.
     pub(crate) fn poll_durable(&mut self, context: &mut Context<'_>) -> Poll<()> {
         while let Some((writes, write)) = &mut self.write {
             let writes = *writes + 1;
@@ -358,7 +359,7 @@ impl Books {
             };
         }
         if let Some(line) = &mut self.line {
-            // A failure is in the server's log; the work is done.
+            // A failure is logged; the work has been done.
             drop(std::task::ready!(Pin::new(line).poll(context)));
             self.line = None;
         }
@@ -390,8 +391,8 @@ impl Drop for Books {
         if self.closed {
             return;
         }
-        // Whether the prompt was computed is not known: it is charged, or clients could compute prompts for
-        // nothing.
+        // Whether the prompt was computed is unknown: it is charged, or clients could compute prompts for
+        // free.
         if let Some(reservation) = self.reservation.take() {
             reservation.settle(Amounts::request(self.estimate.prompt, self.output));
         }
@@ -401,7 +402,7 @@ impl Drop for Books {
 }
 
 async fn next_write(mut writes: tokio::sync::watch::Receiver<u64>) {
-    // An error means that the quotas are gone.
+    // An error means that the quotas were dropped.
     drop(writes.changed().await);
 }
 
@@ -411,7 +412,7 @@ impl From<Refusal> for ApiError {
         let limited = |message| Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
         let error = match refusal {
             Refusal::Limit { wait, .. } => limited(message).retry_after(wait),
-            // Streams end when they end; a second is the shortest time that the header can say.
+            // The end of a stream cannot be predicted; a second is the minimum for the header.
             Refusal::Streams { .. } => limited(message).retry_after(std::time::Duration::from_secs(1)),
             Refusal::TooLarge { .. } => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", message)

@@ -1,20 +1,19 @@
-//! Estimates of use, and texts of prompts for the audit log.
+//! Usage estimates, and prompt texts for the audit log.
 
 use crate::inference::books::Estimate;
 use crate::state::AppState;
 use exsa_core::embed::EmbedInput;
 use exsa_core::{Prompt, Request, RerankRequest};
 
-/// Special tokens that may be put around a text.
+/// Special tokens that may be added around a text.
 const SPECIAL_TOKENS: usize = 4;
 
-/// The use of a request: its prompt in tokens by the model's tokenizer, or by its bytes where there is none.
+/// Estimates a request: its prompt in tokens by the model's tokenizer, or in bytes if there is none.
 pub(crate) fn of_request(state: &AppState, request: &Request) -> Estimate {
     let prompt = match &request.prompt {
         Prompt::Tokens(tokens) => tokens.len(),
         Prompt::Text(text) => count(state, request).unwrap_or_else(|| of_text(text)),
-        // A template adds an unknown number of tokens: requests that it refuses are refused when they are
-        // submitted.
+        // A template adds an unknown number of tokens; requests that it refuses are refused at submission.
         _ => count(state, request).unwrap_or_else(|| of_text(&prompt_text(&request.prompt))),
     };
     let answers = request.best_of.unwrap_or(request.n).max(request.n).max(1);
@@ -31,7 +30,7 @@ fn of_text(text: &str) -> usize {
     text.len() + SPECIAL_TOKENS
 }
 
-/// The use of texts to embed.
+/// Estimates texts to embed.
 pub(crate) fn of_texts(inputs: &[EmbedInput]) -> Estimate {
     let tokens = |input: &EmbedInput| match input {
         EmbedInput::Text(text) => of_text(text),
@@ -41,14 +40,14 @@ pub(crate) fn of_texts(inputs: &[EmbedInput]) -> Estimate {
     Estimate { prompt: inputs.iter().map(tokens).sum::<usize>() as u64, output: Some(0) }
 }
 
-/// The use of documents to score: each is read with the query.
+/// Estimates documents to score: each is read with the query.
 pub(crate) fn of_documents(request: &RerankRequest) -> Estimate {
     let query = of_text(&request.query);
     let tokens = request.documents.iter().map(|document| query.saturating_add(of_text(document)));
     Estimate { prompt: tokens.fold(0, usize::saturating_add) as u64, output: Some(0) }
 }
 
-/// A prompt as it is logged: a text, or JSON.
+/// Formats a prompt for the log: a text, or JSON.
 pub(crate) fn prompt_text(prompt: &Prompt) -> String {
     match prompt {
         Prompt::Text(text) => text.clone(),

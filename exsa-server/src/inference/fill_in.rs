@@ -1,4 +1,4 @@
-//! Prompts that fill a gap in a text, for code models (fill in the middle).
+//! Fill-in-the-middle prompts for code models.
 
 use crate::http::error::ApiError;
 use exsa_core::TokenId;
@@ -9,23 +9,23 @@ use exsa_core::tokenizer::{EncodeOptions, Tokenizer};
 pub(crate) struct Gap {
     /// Text before the gap.
     pub(crate) prefix: String,
-    /// Text behind the gap.
+    /// Text after the gap.
     pub(crate) suffix: String,
-    /// Other files that belong to it: name and text.
+    /// Related files: name and text.
     pub(crate) files: Vec<(String, String)>,
 }
 
-/// Name of the repository and of the file with the gap, where a model wants them and the request has none.
+/// Names of the repository and of the file with the gap, if the model needs them and the request has none.
 const REPOSITORY: &str = "myproject\n";
 const FILE: &str = "filename\n";
 
 impl Gap {
-    /// The tokens of a prompt whose answer fills the gap, in llama-server's order: other files, prefix,
-    /// suffix. Control tokens that the texts spell out stay text.
+    /// Returns the tokens of a fill-in-the-middle prompt in llama-server's order: other files, prefix,
+    /// suffix. Control tokens spelled out in the texts stay text.
     ///
     /// # Errors
     ///
-    /// 400 if the model has no tokens for that.
+    /// 400 if the model has no fill-in-the-middle tokens.
     pub(crate) fn prompt(&self, tokenizer: &dyn Tokenizer) -> Result<Vec<TokenId>, ApiError> {
         let special = tokenizer.special();
         let roles = &special.roles;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-/// The requests in flight, in order of their submission.
+/// Requests in flight, in order of submission.
 #[derive(Clone, Default)]
 pub(crate) struct InFlight(Arc<Mutex<Table>>);
 
@@ -16,7 +16,7 @@ struct Table {
     requests: BTreeMap<u64, Arc<Running>>,
 }
 
-/// A request in flight: facts and counts, nothing of its content.
+/// A request in flight: metadata and counts, without content.
 #[derive(Debug)]
 pub(crate) struct Running {
     /// Id of the HTTP request.
@@ -36,7 +36,7 @@ impl Running {
     }
 }
 
-/// The place of a request in the table; dropping it takes the request off.
+/// Entry of a request in the table; dropping it removes the entry.
 pub(crate) struct Slot {
     table: InFlight,
     number: u64,
@@ -44,7 +44,7 @@ pub(crate) struct Slot {
 }
 
 impl InFlight {
-    /// Lists a request to `model`.
+    /// Adds a request to `model`.
     pub(crate) fn add(&self, id: Arc<str>, model: String, request: &Request) -> Slot {
         let running = Arc::new(Running {
             request: id,

@@ -1,4 +1,4 @@
-//! The way of a request from a handler to the generator and back, and its books.
+//! Path of a request from a handler to the generator and back, and its books.
 
 pub(crate) mod books;
 pub(crate) mod estimate;

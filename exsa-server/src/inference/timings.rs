@@ -1,4 +1,4 @@
-//! Times of a request in the form of llama-server.
+//! Request timings in llama-server's format.
 
 use exsa_core::Usage;
 use exsa_core::stats::DraftStats;
@@ -19,7 +19,7 @@ pub(crate) struct Timings {
     predicted_ms: f64,
     predicted_per_token_ms: f64,
     predicted_per_second: f64,
-    /// Drafts verified; left out without any.
+    /// Drafts verified; omitted if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     draft_n: Option<u64>,
     /// Drafts accepted.
@@ -52,7 +52,7 @@ impl From<&Usage> for Timings {
     }
 }
 
-/// A quotient, 0 where there is none: JSON has no infinity.
+/// Returns a quotient, or 0 for a zero divisor, since JSON has no infinity.
 fn ratio(value: f64, by: f64) -> f64 {
     if by > 0.0 { value / by } else { 0.0 }
 }

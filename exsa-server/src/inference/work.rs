@@ -1,8 +1,7 @@
-//! Inference for a caller: the one way from a handler to the generator.
+//! Inference for a caller: the only path from a handler to the generator.
 //!
-//! [`AppState::submit`] authorises, sets what the server decides, and submits. [`Work`] is the accepted
-//! request; its [`Meter`] sees every event and closes the [`Books`] once, at the end or when the client is
-//! gone.
+//! [`AppState::submit`] authorises, applies server settings, and submits. [`Work`] is the accepted request;
+//! its [`Meter`] sees every event and closes the [`Books`] once, at the end or when the client disconnects.
 
 use crate::access::{self, Caller, RevocationWatch};
 use crate::audit::Act;
@@ -30,7 +29,7 @@ pub(crate) struct Work {
     meter: Meter,
     slot: Slot,
     revocation: RevocationWatch,
-    /// An event whose books are not durable yet.
+    /// An event whose charge is not durable yet.
     event: Option<Event>,
 }
 
@@ -40,12 +39,12 @@ impl Work {
         Self { stream, meter: Meter::new(client.clone(), books), slot, revocation, event: None }
     }
 
-    /// Whether the caller's key was revoked; wakes the task of `context` when it is.
+    /// Returns whether the caller's key was revoked; wakes the task of `context` when it is.
     pub(crate) fn poll_revoked(&mut self, context: &mut Context<'_>) -> bool {
         self.revocation.poll(context)
     }
 
-    /// The next event; `Ready(None)` after the last. An event comes once its books are durable.
+    /// Returns the next event; `Ready(None)` after the last. An event is returned once its charge is durable.
     pub(crate) fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
         if self.event.is_none() {
             self.event = ready!(self.stream.poll_event(context));
@@ -58,7 +57,7 @@ impl Work {
         Poll::Ready(self.event.take())
     }
 
-    /// Cancels the request because another one of its client's was refused: it costs nothing.
+    /// Cancels the request because another request of the same call was refused; it is not charged.
     fn withdraw(mut self, error: &ApiError) {
         self.meter.books.refuse(error);
     }
@@ -76,16 +75,16 @@ impl Work {
         .await
     }
 
-    /// A handle that cancels the request from elsewhere.
+    /// Returns a handle that can cancel the request from elsewhere.
     pub(crate) fn cancel_handle(&self) -> CancelHandle {
         self.stream.cancel_handle()
     }
 
-    /// All answers, once they are complete.
+    /// Returns all answers, once they are complete.
     ///
     /// # Errors
     ///
-    /// The error that the request failed with.
+    /// The error of the failed request.
     pub(crate) async fn complete_all(self) -> Result<Vec<Completion>, ApiError> {
         let Self { stream, mut meter, slot, .. } = self;
         let caller = meter.client.caller.clone();
@@ -105,14 +104,14 @@ impl Work {
     ///
     /// # Errors
     ///
-    /// The error that the request failed with.
+    /// The error of the failed request.
     pub(crate) async fn complete(self) -> Result<Completion, ApiError> {
         let first = self.complete_all().await?.into_iter().next();
         first.ok_or_else(|| ApiError::internal("the request ended without an answer"))
     }
 }
 
-/// The books of a request: observes its events, and closes when it is dropped.
+/// Observes a request's events for its books, which close when this is dropped.
 struct Meter {
     client: Client,
     books: Books,
@@ -171,7 +170,7 @@ impl AppState {
     ///
     /// # Errors
     ///
-    /// The reason for which a request is refused.
+    /// The reason why a request is refused.
     pub(crate) async fn submit(
         self: &Arc<Self>,
         client: &Client,
@@ -210,7 +209,7 @@ impl AppState {
         self.off_thread(submit).await
     }
 
-    /// Admits and submits a request. For threads that may block.
+    /// Admits and submits a request. May block.
     fn begin(&self, client: &Client, request: Request, slot: Slot) -> Result<Work, ApiError> {
         let Request { model, user, .. } = &request;
         let estimate = || estimate::of_request(self, &request);
@@ -227,7 +226,7 @@ impl AppState {
         Ok(Work::new(stream, client, books, slot))
     }
 
-    /// Requests to a model that wait and are at least as urgent.
+    /// Returns the waiting requests of a model that are at least as urgent.
     fn requests_ahead(&self, model: Option<&str>, priority: Priority) -> usize {
         let Ok(name) = self.model_name(model) else { return 0 };
         let stats = self.generator.stats_by_model();
@@ -239,7 +238,7 @@ impl AppState {
     ///
     /// # Errors
     ///
-    /// The reason for which it is refused.
+    /// The reason why it is refused.
     pub(crate) async fn submit_one(
         self: &Arc<Self>,
         client: &Client,
@@ -249,11 +248,11 @@ impl AppState {
         first.ok_or_else(|| ApiError::internal("a request was lost"))
     }
 
-    /// Embeds texts of a client.
+    /// Embeds texts for a client.
     ///
     /// # Errors
     ///
-    /// The reason for which the request is refused, or the error that it fails with.
+    /// The reason why the request is refused, or the error with which it fails.
     pub(crate) async fn embed(
         self: &Arc<Self>,
         client: &Client,
@@ -274,11 +273,11 @@ impl AppState {
         whole(client, pending, books, |output| &output.usage).await
     }
 
-    /// Scores documents of a client.
+    /// Reranks documents for a client.
     ///
     /// # Errors
     ///
-    /// The reason for which the request is refused, or the error that it fails with.
+    /// The reason why the request is refused, or the error with which it fails.
     pub(crate) async fn rerank(
         self: &Arc<Self>,
         client: &Client,
@@ -299,8 +298,8 @@ impl AppState {
         whole(client, pending, books, |output| &output.usage).await
     }
 
-    /// Like [`authorise`](Self::authorise), with a line in the audit log for a refusal. A request of a caller
-    /// that may not use all models then names its model: another one may become active before it is
+    /// Like [`authorise`](Self::authorise), and records a refusal in the audit log. If the caller may not use
+    /// all models, the request then names its model, since another one may become active before it is
     /// submitted.
     fn authorise_recorded(&self, client: &Client, model: &mut Option<String>) -> Result<(), ApiError> {
         if client.caller.models.is_all() {
@@ -321,7 +320,7 @@ impl AppState {
     ///
     /// # Errors
     ///
-    /// 403, and 404 for a model that is not there.
+    /// 403, or 404 for an unknown model.
     pub(crate) fn authorise(&self, caller: &Caller, model: Option<&str>) -> Result<(), ApiError> {
         if caller.models.is_all() {
             return Ok(());
@@ -341,7 +340,7 @@ fn permit(caller: &Caller, model: &str) -> Result<(), ApiError> {
         .code("model_not_allowed"))
 }
 
-/// The output of `work`, which is dropped once the key of `caller` is revoked.
+/// Awaits `work`, which is dropped if the key of `caller` is revoked.
 async fn until_revoked<T>(caller: &Caller, work: impl Future<Output = T>) -> Result<T, ApiError> {
     tokio::select! {
         biased;
@@ -350,7 +349,7 @@ async fn until_revoked<T>(caller: &Caller, work: impl Future<Output = T>) -> Res
     }
 }
 
-/// Accepted work with its books; a refusal is booked.
+/// Wraps accepted work with its books; a refusal is booked.
 fn accepted<T>(result: Result<T, SubmitError>, mut books: Books) -> Result<(T, Books), ApiError> {
     match result {
         Ok(value) => Ok((value, books)),
@@ -384,12 +383,12 @@ async fn whole<T>(
     }
 }
 
-/// The class of a request, no more urgent than the caller's ceiling.
+/// Caps the class of a request at the caller's ceiling.
 fn capped(priority: Priority, caller: &Caller) -> Priority {
     priority.max(caller.priority_max)
 }
 
-/// Sets what the server decides about a request: class, share of the machine, namespace of the prefix cache.
+/// Applies server settings to a request: class, share of the engine, prefix cache namespace.
 fn own(
     caller: &Caller,
     priority: &mut Priority,
@@ -402,14 +401,14 @@ fn own(
     if caller.is_anonymous() {
         return;
     }
-    // Users of a proxy are apart from each other and from the users of others.
+    // End users of a proxy are separate from each other and from users of other callers.
     let named = caller.end_user.as_deref().map(str::to_owned).or_else(|| user.take());
     *user = Some(match named.filter(|_| caller.trusted_proxy) {
         Some(user) => format!("{}/{user}", caller.id),
         None => caller.id.to_string(),
     });
-    // How long a prompt takes tells whether its prefix was cached: callers of different groups share nothing.
-    // Lengths keep a salt that a client sent from spelling the name of another tenant.
+    // Prompt times reveal cached prefixes, so callers of different groups share nothing. Length prefixes
+    // prevent a client's salt from spelling another tenant's name.
     let (kind, tenant) = match &caller.group {
         Some(group) => ("group", group),
         None => ("caller", &caller.id),
@@ -418,7 +417,7 @@ fn own(
     *cache_salt = Some(format!("{kind} {}:{tenant}/{salt}", tenant.len()));
 }
 
-/// The part of a request's salt that its client sent; empty if it sent none.
+/// Returns the part of a request's salt that its client sent; empty if none.
 #[cfg(feature = "kv-events")]
 pub(crate) fn client_salt(salt: &str) -> &str {
     let tenant = salt.strip_prefix("group ").or_else(|| salt.strip_prefix("caller "));

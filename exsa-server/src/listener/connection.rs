@@ -1,4 +1,4 @@
-//! One connection: its transport, then its requests.
+//! Serves one connection: its transport, then its requests.
 
 use super::limits::ConnectionLimits;
 use super::socket::Accepted;
@@ -16,15 +16,15 @@ use tokio::net::TcpStream;
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 
-/// The connection that a request came by; an extension of each request.
+/// The connection of a request, as an extension of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Connection {
     /// The kind of the connection.
     pub transport: Transport,
-    /// The address of the other side; `None` for UNIX sockets.
+    /// Address of the peer; `None` for UNIX sockets.
     pub peer: Option<SocketAddr>,
-    /// The subject of the client's certificate, which was verified: `CN=alice,O=Example` (RFC 4514).
+    /// Subject of the verified client certificate: `CN=alice,O=Example` (RFC 4514).
     pub client_subject: Option<Arc<str>>,
 }
 
@@ -91,7 +91,7 @@ pub(super) async fn converse(
     }
 }
 
-/// Tokens are small writes, which must not wait for each other.
+/// Disables Nagle's algorithm: tokens are small writes that must not be delayed.
 fn without_delay(stream: TcpStream) -> TcpStream {
     let _ = stream.set_nodelay(true);
     stream

@@ -18,11 +18,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-/// Bytes of a stream's answer that are buffered for a client that does not read.
+/// Bytes buffered per stream for a client that does not read.
 const SEND_BUFFER: usize = 64 << 10;
 
-/// Time that an idle connection is kept after a request of gRPC, whose clients keep theirs, and fail requests
-/// that meet the end of one.
+/// Time for which an idle connection is kept after a gRPC request, since gRPC clients keep connections open,
+/// and fail requests that meet a closing one.
 const GRPC_IDLE: Duration = Duration::from_secs(600);
 
 /// Serves the requests of a connection.
@@ -63,22 +63,22 @@ fn is_grpc(request: &Request<Incoming>) -> bool {
 
 /// Activity of a connection.
 ///
-/// A stalled stream is not seen by the timeout of writes: the client withholds flow control, so that nothing
-/// is written. And HTTP/2 has no head of the next request, by whose timeout idle connections end.
+/// The write timeout does not detect a stalled stream: the client withholds flow control, so nothing is
+/// written. HTTP/2 also has no next request head, whose timeout would end idle connections.
 #[derive(Debug, Default)]
 struct Activity(Mutex<Streams>);
 
 #[derive(Debug)]
 struct Streams {
     next: u64,
-    /// Open streams, each with the time since its last part waits to be written.
+    /// Open streams, each with the time since which its last part waits to be written.
     open: HashMap<u64, Option<Instant>>,
     /// Bytes of bodies that were handed over and may not be written yet.
     unwritten: usize,
-    /// End of the last stream, or the last write of a body after it: a whole answer can be in the buffers
-    /// still. Answers to pings are none, or a client could keep its connection with them.
+    /// End of the last stream, or the last write of a body after it, since a complete response may still be
+    /// in the buffers. Answers to pings do not count, or a client could keep its connection open with them.
     idle_since: Instant,
-    /// Whether a request of gRPC came.
+    /// Whether there was a gRPC request.
     has_grpc: bool,
 }
 
@@ -93,7 +93,7 @@ impl Activity {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the connection is to be closed, and says why.
+    /// Waits until the connection must be closed, and returns the reason.
     async fn stalled(&self, limits: &ConnectionLimits) -> &'static str {
         let least = limits.header_timeout.min(limits.write_timeout);
         let interval = (least / 4).clamp(Duration::from_millis(10), Duration::from_secs(1));
@@ -131,7 +131,7 @@ impl Stream {
         Self { activity: activity.clone(), number }
     }
 
-    /// Takes note of a part of `bytes` bytes, or that the client has taken the last one.
+    /// Records a part of `bytes` bytes, or that the client has received the last one.
     fn hands_over(&self, bytes: Option<usize>) {
         let mut streams = self.activity.lock();
         streams.unwritten = streams.unwritten.saturating_add(bytes.unwrap_or_default());
@@ -147,7 +147,7 @@ impl Drop for Stream {
     }
 }
 
-/// A connection whose writes of bodies count as activity.
+/// A connection on which body writes count as activity.
 struct Observed<S> {
     stream: S,
     activity: Arc<Activity>,
@@ -204,7 +204,7 @@ impl HttpBody for Tracked {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
-        // The next part is asked for when this one has been taken.
+        // The next part is requested once this one has been taken.
         self.stream.hands_over(match &polled {
             Poll::Ready(Some(Ok(frame))) => Some(frame.data_ref().map_or(0, Bytes::len)),
             Poll::Ready(Some(Err(_))) => Some(0),

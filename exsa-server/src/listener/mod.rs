@@ -1,4 +1,4 @@
-//! The accept loop: sockets of several kinds, connections with limits, and a graceful end.
+//! Accept loop for several kinds of sockets, with connection limits and graceful shutdown.
 
 mod connection;
 #[cfg(any(feature = "tls", feature = "grpc"))]
@@ -28,11 +28,11 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tracing::{debug, warn};
 
-/// Pause after a connection could not be accepted because the process has no free file descriptor.
+/// Pause after an accept failed because the process has no free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `app` on one TCP socket until `stop` is ready, then lets running requests end for at most `drain`.
-/// Returns whether all have.
+/// Serves `app` on one TCP socket until `stop` is ready, then lets running requests finish for at most
+/// `drain`. Returns whether all have.
 pub async fn serve(
     listener: TcpListener,
     app: Router,
@@ -47,17 +47,17 @@ pub async fn serve(
     Listeners::new().tcp(listener).serve(app, limits.into(), stop).await
 }
 
-/// Sockets that share their limits and their end.
+/// Sockets that share limits and shutdown.
 #[derive(Debug, Default)]
 pub struct Listeners {
-    /// Sockets, some with routes of their own.
+    /// Sockets, some with their own routes.
     sockets: Vec<(Socket, Option<Router>)>,
-    /// The socket that is asked first, in turn, so that a busy one does not starve the others.
+    /// The socket that is polled first, in rotation, so that a busy one does not starve the others.
     first: usize,
 }
 
 impl Listeners {
-    /// No socket yet.
+    /// Creates an empty set of sockets.
     pub fn new() -> Self {
         Self::default()
     }
@@ -77,8 +77,8 @@ impl Listeners {
         self
     }
 
-    /// Adds a TCP socket with routes of its own, whose connections speak HTTP/2 from the first byte on, as
-    /// those of gRPC do.
+    /// Adds a TCP socket with its own routes, whose connections speak HTTP/2 from the first byte, as for
+    /// gRPC.
     #[cfg(feature = "grpc")]
     #[must_use]
     pub fn http2(mut self, listener: TcpListener, app: Router) -> Self {
@@ -86,7 +86,7 @@ impl Listeners {
         self
     }
 
-    /// Adds a TCP socket with TLS and routes of its own.
+    /// Adds a TCP socket with TLS and its own routes.
     #[cfg(all(feature = "grpc", feature = "tls"))]
     #[must_use]
     pub fn http2_tls(mut self, listener: TcpListener, tls: Tls, app: Router) -> Self {
@@ -102,8 +102,8 @@ impl Listeners {
         self
     }
 
-    /// Serves `app` until `stop` is ready; running requests then get the time that it has returned to end.
-    /// Returns whether all have.
+    /// Serves `app` until `stop` is ready; running requests then have the returned time to finish. Returns
+    /// whether all have.
     pub async fn serve(
         mut self,
         app: Router,
@@ -135,7 +135,7 @@ impl Listeners {
         tokio::time::timeout(drain, graceful.shutdown()).await.is_ok()
     }
 
-    /// Waits for room, then for a connection.
+    /// Waits for a free slot, then for a connection.
     async fn accept(&mut self, places: &std::sync::Arc<Places>) -> Option<(Accepted, Option<Router>, Place)> {
         places.room().await;
         match self.next().await {
@@ -155,7 +155,7 @@ impl Listeners {
         }
     }
 
-    /// The next connection of any socket, with the routes of its own.
+    /// Returns the next connection of any socket, with the socket's own routes.
     async fn next(&mut self) -> io::Result<(Accepted, Option<Router>)> {
         poll_fn(|context| {
             for i in 0..self.sockets.len() {

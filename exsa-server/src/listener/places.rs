@@ -1,4 +1,4 @@
-//! Counts of open connections, in all and by address.
+//! Counts open connections, in total and per address.
 
 use super::limits::ConnectionLimits;
 use crate::live::Live;
@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Interval in which the limit is looked at while there is no room.
+/// Interval at which the limit is checked while there is no free slot.
 const RECHECK: Duration = Duration::from_secs(1);
 
-/// Open connections. The limits can change at any time; connections over a lower limit stay until they end.
+/// Open connections. The limits can change at any time; connections over a lowered limit stay until they end.
 #[derive(Debug)]
 pub(super) struct Places {
     limits: Live<ConnectionLimits>,
@@ -25,7 +25,7 @@ struct Open {
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// One of the open connections.
+/// One open connection.
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
@@ -37,7 +37,7 @@ impl Places {
         Arc::new(Self { limits, open: Mutex::default(), freed: Notify::new() })
     }
 
-    /// Waits until there is room for another connection.
+    /// Waits until another connection is allowed.
     pub(super) async fn room(&self) {
         loop {
             let freed = self.freed.notified();
@@ -49,7 +49,7 @@ impl Places {
         }
     }
 
-    /// Counts a connection, unless its address has as many as it may.
+    /// Counts a connection, unless its address has reached its limit.
     pub(super) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Place> {
         let mut open = self.lock();
         if let Some(address) = address {

@@ -1,4 +1,4 @@
-//! Sockets that the server listens on.
+//! Listening sockets.
 
 use std::io;
 use std::net::SocketAddr;
@@ -58,7 +58,7 @@ impl Socket {
 }
 
 impl Accepted {
-    /// The address of the other side; UNIX sockets have none.
+    /// Address of the peer; UNIX sockets have none.
     pub(super) fn peer(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(_, peer) => Some(*peer),

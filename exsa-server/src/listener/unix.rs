@@ -1,4 +1,4 @@
-//! UNIX sockets: permissions from the first moment, and no leftovers.
+//! UNIX sockets with permissions from their creation, removed when dropped.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, ErrorKind};
@@ -12,21 +12,20 @@ use tokio::net::UnixListener;
 pub struct UnixSocket {
     listener: UnixListener,
     path: PathBuf,
-    /// Device and inode, by which the file is known to be this socket's still.
+    /// Device and inode, to check that the file is still this socket.
     identity: (u64, u64),
 }
 
 impl UnixSocket {
-    /// Listens at `path` with the permissions `mode`, such as `0o600`. A socket that a server has left behind
-    /// is replaced.
+    /// Listens at `path` with the permissions `mode`, such as `0o600`. A leftover socket is replaced.
     ///
     /// # Errors
     ///
-    /// Another server listens at the path, it is no socket, or the system refuses.
+    /// Another server listens at the path, it is not a socket, or the system refuses.
     pub fn bind(path: impl Into<PathBuf>, mode: u32) -> io::Result<Self> {
         let path = path.into();
         check_free(&path)?;
-        // Bound in a private folder and moved in place, so that there is no time with other permissions.
+        // Bound in a private folder and then moved, so that it never has other permissions.
         let folder = private_folder(&path)?;
         let hidden = folder.join("s");
         let bound = bind_hidden(&hidden, mode, &path);
@@ -57,7 +56,7 @@ impl Drop for UnixSocket {
     }
 }
 
-/// Makes sure that nothing but a socket without a listener is at `path`.
+/// Checks that there is nothing at `path` except a socket without a listener.
 fn check_free(path: &Path) -> io::Result<()> {
     let refuse = |problem| Err(io::Error::new(ErrorKind::AddrInUse, format!("{} {problem}", path.display())));
     match fs::symlink_metadata(path) {

@@ -1,4 +1,5 @@
-//! Adapters of models: as the model that a request names, and the routes that load, unload and list them.
+//! Adapters of models: selection by the model name of a request, and the routes that load, unload and list
+//! them.
 
 use super::routes::registry;
 use crate::access::Caller;
@@ -17,8 +18,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 impl AppState {
-    /// Turns the name of a loaded adapter, in the place of a model's, into its model with the adapter.
-    /// Adapters of models that the caller may not use stay unknown.
+    /// Resolves the name of a loaded adapter, given instead of a model's, to its model with the adapter.
+    /// Adapters of models that the caller may not use are unknown.
     pub(crate) fn name_adapter(&self, caller: &Caller, request: &mut Request) {
         let Some(name) = &request.model else { return };
         if self.model_name(Some(name)).is_ok() {
@@ -30,7 +31,7 @@ impl AppState {
         }
     }
 
-    /// A loaded adapter by its name, and its model.
+    /// Finds a loaded adapter and its model by name.
     fn find_adapter(&self, name: &str, may_use: impl Fn(&str) -> bool) -> Option<(String, AdapterStatus)> {
         let models = self.generator.models();
         let mut models = models.iter().map(|model| model.name.as_str()).filter(|model| may_use(model));
@@ -57,23 +58,23 @@ pub(crate) async fn list(State(state): State<Arc<AppState>>) -> Json<Value> {
     Json(json!({"object": "list", "data": data}))
 }
 
-/// `GET /lora-adapters`: those of the default model, in the form of llama-server.
+/// `GET /lora-adapters`: the adapters of the default model, in llama-server's form.
 pub(crate) async fn llama_list(State(state): State<Arc<AppState>>, caller: Caller) -> Json<Value> {
     let models = state.generator.models();
     let model = models.first().filter(|model| caller.may_use(&model.name));
     let adapters = model.map(|model| state.generator.adapters(Some(&model.name))).unwrap_or_default();
-    // No adapter applies to requests that do not ask for it.
+    // No adapter applies to requests that do not name it.
     let shown = adapters.iter().map(|it| json!({"id": it.id.0, "path": &*it.name, "scale": 0.0}));
     Json(shown.collect())
 }
 
-/// `POST /lora-adapters`: scales of all requests, which this server does not have.
+/// `POST /lora-adapters`: global scales, which this server does not support.
 pub(crate) async fn llama_set() -> ApiError {
     let message = "scales are set per request here, by its field lora: [{\"id\": 0, \"scale\": 0.5}]";
     ApiError::new(StatusCode::BAD_REQUEST, "invalid_request_error", message).code("not_supported")
 }
 
-/// Turns llama-server's numbers of adapters in `lora` into names.
+/// Converts llama-server's adapter ids in `lora` to names.
 pub(crate) fn take_ids(state: &AppState, fields: &mut Fields) -> Result<(), ApiError> {
     let Some(Value::Array(list)) = fields.get("lora") else { return Ok(()) };
     let model = fields.get("model").and_then(Value::as_str);
@@ -94,7 +95,7 @@ pub(crate) fn take_ids(state: &AppState, fields: &mut Fields) -> Result<(), ApiE
     Ok(())
 }
 
-/// `POST /v1/load_lora_adapter`, in the form of vLLM, with the name of the model where there are several.
+/// `POST /v1/load_lora_adapter`, in vLLM's form, with the model name if there are several.
 pub(crate) async fn load(
     State(state): State<Arc<AppState>>,
     client: Client,
@@ -131,7 +132,7 @@ pub(crate) async fn load(
         .await
 }
 
-/// `POST /v1/unload_lora_adapter`, in the form of vLLM.
+/// `POST /v1/unload_lora_adapter`, in vLLM's form.
 pub(crate) async fn unload(
     State(state): State<Arc<AppState>>,
     mut fields: Fields,
@@ -152,13 +153,13 @@ pub(crate) async fn unload(
         .await
 }
 
-/// A field that is needed.
+/// Returns a required field.
 fn text(fields: &mut Fields, name: &str) -> Result<String, ApiError> {
     let text = fields.take::<String>(name)?.filter(|text| !text.is_empty());
     text.ok_or_else(|| ApiError::invalid(format!("{name}: a text is needed")).param(name))
 }
 
-/// Refuses further fields: a misspelt one would change what is done to all clients of the model.
+/// Refuses further fields, since a misspelt one would affect all clients of the model.
 fn no_more(fields: Fields, allowed: &str) -> Result<(), ApiError> {
     let rest: serde_json::Map<String, Value> = fields.into()?;
     match rest.keys().next() {

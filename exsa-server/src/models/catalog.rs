@@ -1,4 +1,4 @@
-//! The models of a server: a registry, and the configuration from which its models are made.
+//! Models of a server: a registry, and the configuration from which its models are created.
 
 use super::config::{ModelEntry, ModelsConfig};
 use super::error::ModelsError;
@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// A registry of models as the server runs it.
+/// A registry of models with its configuration.
 ///
 /// ```
 /// use exsa_core::registry::{Registry, RegistryOptions};
@@ -49,33 +49,33 @@ pub struct Models {
     config: ModelsConfig,
     builder: Option<Mutex<Builder>>,
     discover: bool,
-    /// Loads that the server is not ready before.
+    /// Loads that must complete before the server is ready.
     starting: Vec<(String, Operation)>,
     active: Option<String>,
     /// The folder of models that administrators fetch.
     pub(super) pulls: Option<Arc<Pulls>>,
 }
 
-/// Models of tables that were read again.
+/// Tables of models that were read again.
 #[derive(Default)]
 pub(crate) struct Staged {
     builder: Option<Builder>,
     models: Vec<ModelConfig>,
 }
 
-/// Makes models of tables and files.
+/// Creates models from tables and files.
 #[derive(Clone)]
 struct Builder {
     folders: Arc<Folders>,
     backend: Arc<dyn InferenceBackend>,
-    /// Options of models whose table leaves them out.
+    /// Defaults for options that a table omits.
     defaults: EngineOptions,
     idle_timeout: Option<Duration>,
     packed_cache: PackedPlace,
 }
 
 impl Models {
-    /// The models of a registry that the host fills itself.
+    /// Uses the models of a registry that the host fills itself.
     pub fn new(registry: Arc<Registry>) -> Self {
         Self {
             registry,
@@ -90,12 +90,12 @@ impl Models {
         }
     }
 
-    /// Makes a registry with the models of a configuration and begins the loads at start. With neither a
-    /// table nor a found model, the model inside the program is served. Tables change `defaults`.
+    /// Creates a registry with the configured models and begins the loads at start. Without a table and a
+    /// discovered model, the built-in model is served. Tables override `defaults`.
     ///
     /// # Errors
     ///
-    /// The setting at fault, and what is allowed.
+    /// The invalid setting, and the allowed values.
     pub fn open(
         config: &ModelsConfig,
         backend: Arc<dyn InferenceBackend>,
@@ -106,7 +106,7 @@ impl Models {
         for name in names {
             let loads = match config.models.get(&name) {
                 Some(entry) => entry.load.unwrap_or(!config.load_on_request),
-                // Of found models there may be more than fit; the one inside the program is small.
+                // More models may be discovered than fit; the built-in one is small.
                 None => name == BUILTIN,
             };
             if loads {
@@ -117,11 +117,11 @@ impl Models {
         Ok(models)
     }
 
-    /// Checks a configuration, and makes a registry with its models, none of which is loaded.
+    /// Checks a configuration, and creates a registry with its models, without loading them.
     ///
     /// # Errors
     ///
-    /// The setting at fault, and what is allowed.
+    /// The invalid setting, and the allowed values.
     pub fn prepare(
         config: &ModelsConfig,
         backend: Arc<dyn InferenceBackend>,
@@ -156,7 +156,7 @@ impl Models {
                 ));
             }
             for (name, path) in builder.folders.discover() {
-                // Names of tables and their aliases are taken.
+                // Names and aliases of tables are taken.
                 if registry.status(&name).is_err() {
                     let added = registry.add(builder.found(&name, &path)?);
                     added.map_err(|error| ModelsError::new(&name, error.to_string()))?;
@@ -183,20 +183,20 @@ impl Models {
         })
     }
 
-    /// Takes over the tables of a configuration that was read again: new models are added; modes and fairness
-    /// of running engines, aliases, pins and idle times change at once, other settings with the next load or
-    /// reload. Models without a table are removed unless they are in memory. Folders, memory and loading stay
-    /// as they are.
+    /// Applies the tables of a reloaded configuration: new models are added; modes and fairness of running
+    /// engines, aliases, pins and idle timeouts change immediately, other settings with the next load or
+    /// reload. Models without a table are removed unless they are in memory. Folders, memory and loading
+    /// settings do not change.
     ///
     /// # Errors
     ///
-    /// The setting at fault; nothing has changed then.
+    /// The invalid setting; nothing has changed.
     pub fn apply(&self, config: &ModelsConfig, defaults: EngineOptions) -> Result<(), ModelsError> {
         self.replace(self.stage(config, defaults)?);
         Ok(())
     }
 
-    /// Makes the models of a configuration's tables, without any effect.
+    /// Creates the models of a configuration's tables, without applying them.
     pub(crate) fn stage(
         &self,
         config: &ModelsConfig,
@@ -217,14 +217,14 @@ impl Models {
         Ok(Staged { builder: Some(builder), models })
     }
 
-    /// Takes over staged models.
+    /// Applies staged models.
     pub(crate) fn replace(&self, staged: Staged) {
         let (Some(own), Some(builder)) = (&self.builder, staged.builder) else { return };
         *own.lock().unwrap_or_else(PoisonError::into_inner) = builder;
         for model in self.registry.list() {
             let fetched = self.pulls.is_some() && model.name.starts_with("hf.co/");
             if !self.discover && !fetched && !staged.models.iter().any(|staged| staged.name == model.name) {
-                // One that is in memory stays until it is unloaded.
+                // A model in memory stays until it is unloaded.
                 let _ = self.registry.remove(&model.name);
             }
         }
@@ -252,7 +252,7 @@ impl Models {
         &self.config
     }
 
-    /// The backend of the models of tables.
+    /// The backend for models of tables.
     pub(crate) fn backend(&self) -> Option<Arc<dyn InferenceBackend>> {
         self.builder().map(|builder| builder.backend)
     }
@@ -267,8 +267,8 @@ impl Models {
         &self.registry
     }
 
-    /// Waits for the loads at start, and makes the configured model the active one. Failures are logged; the
-    /// server goes on with the other models.
+    /// Waits for the loads at start, and activates the configured model. Failures are logged; the server
+    /// continues with the other models.
     ///
     /// # Errors
     ///
@@ -298,7 +298,7 @@ impl Models {
         }
     }
 
-    /// Whether a load at start is running.
+    /// Returns whether a load at start is running.
     pub(crate) fn is_starting(&self) -> bool {
         self.starting.iter().any(|(_, operation)| !operation.is_done())
     }
@@ -311,7 +311,7 @@ impl Models {
         self.load_on_request
     }
 
-    /// Calls `load` with an adapter in the folders of models.
+    /// Calls `load` with an adapter in the model folders.
     pub(crate) fn with_adapter<T>(
         &self,
         path: &Path,
@@ -337,7 +337,7 @@ impl Models {
         }
     }
 
-    /// Adds the model of a file in one of `folders`.
+    /// Adds a model from a file in one of `folders`.
     pub(super) fn add_file(&self, name: &str, path: &Path, folders: Arc<Folders>) {
         let Some(builder) = self.builder() else { return };
         let added = Builder { folders, ..builder }.found(name, path).map_err(|error| error.to_string());
@@ -347,7 +347,7 @@ impl Models {
         }
     }
 
-    /// Adds the model of a file that has come into a folder, if there is one of this name.
+    /// Adds a model for a file that was added to a folder, if there is one of this name.
     pub(crate) fn find(&self, model: &str) {
         let Some(builder) = self.builder().filter(|_| self.discover) else { return };
         if name::check(model).is_err() || self.registry.status(model).is_ok() {
@@ -362,7 +362,7 @@ impl Models {
     }
 }
 
-/// Calls `load` with an adapter in the folders; errors name it below its folder.
+/// Calls `load` with an adapter in the folders; errors name it relative to its folder.
 fn guarded<T>(
     folders: &Folders,
     path: &Path,
@@ -380,14 +380,14 @@ fn guarded<T>(
     })
 }
 
-/// Maximum worker processes of a model.
+/// Maximum worker processes per model.
 const WORKERS_MAX: usize = 256;
 
-/// Name of the model inside the program.
+/// Name of the built-in model.
 const BUILTIN: &str = "exsa-tiny";
 
 impl Builder {
-    /// The model of a table.
+    /// Creates the model of a table.
     fn configured(&self, name: &str, entry: &ModelEntry) -> Result<ModelConfig, ModelsError> {
         let at = |field: &str, problem: String| ModelsError::new(&format!("{name}.{field}"), problem);
         if let Some((alias, problem)) =
@@ -463,7 +463,7 @@ impl Builder {
         Ok(changed(config, entry))
     }
 
-    /// The packed cache of a table.
+    /// Returns the packed cache of a table.
     fn packed_cache(&self, entry: &ModelEntry) -> Result<Option<PackedCache>, String> {
         let cache = entry.packed_cache.as_ref().unwrap_or(&self.packed_cache).cache();
         if cache.is_none() && (entry.packed_pages.is_some() || entry.packed_check.is_some()) {
@@ -507,7 +507,7 @@ impl Builder {
         })
     }
 
-    /// The draft model of a table.
+    /// Returns the draft model of a table.
     fn draft(
         &self,
         name: &str,
@@ -547,7 +547,7 @@ impl Builder {
         Ok(Some(source))
     }
 
-    /// The model inside the program.
+    /// Creates the built-in model.
     fn builtin(&self) -> Result<ModelConfig, ModelsError> {
         self.configured(BUILTIN, &ModelEntry { builtin: true, ..ModelEntry::default() })
     }
@@ -556,7 +556,7 @@ impl Builder {
         self.configured(name, &ModelEntry { path: Some(path.to_owned()), ..ModelEntry::default() })
     }
 
-    /// Backend and source of a model.
+    /// Returns backend and source of a model.
     fn source(
         &self,
         name: &str,
@@ -581,7 +581,7 @@ impl Builder {
         self.locate(&format!("{name}.path"), &path)
     }
 
-    /// A file in the folders, and a backend that reads no others.
+    /// Finds a file in the folders, with a backend that reads no other files.
     fn locate(
         &self,
         field: &str,
@@ -598,7 +598,7 @@ impl Builder {
     }
 }
 
-/// The tokenizer in the header of a GGUF; `None` for a file without one, which does not load.
+/// Reads the tokenizer from the header of a GGUF; `None` for a file without one, which cannot be loaded.
 fn tokenizer(source: &ModelSource) -> Option<Arc<dyn Tokenizer>> {
     let gguf = match source {
         ModelSource::File(path) => Gguf::read(&mut fs::File::open(path).ok()?),
@@ -608,7 +608,7 @@ fn tokenizer(source: &ModelSource) -> Option<Arc<dyn Tokenizer>> {
     exsa_core::tokenizer::load(gguf.ok()?.metadata()).ok()
 }
 
-/// A configuration with the settings that `entry` has.
+/// Returns a configuration with the settings in `entry` applied.
 pub(super) fn changed(mut config: ModelConfig, entry: &ModelEntry) -> ModelConfig {
     config.pinned |= entry.pinned;
     config.idle_timeout = entry.idle_timeout.or(config.idle_timeout);

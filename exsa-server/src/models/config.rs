@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The models of a server: folders, memory, and a table for each model.
+/// The section `[models]`: folders, memory, and a table per model.
 ///
 /// ```
 /// use exsa_server::models::ModelsConfig;
@@ -39,41 +39,40 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct ModelsConfig {
-    /// Folders from which models may be loaded. Without any, only the files that the tables name can be
-    /// loaded.
+    /// Folders from which models may be loaded. Without folders, only files named by tables can be loaded.
     pub folders: Vec<PathBuf>,
-    /// Whether GGUF files in the folders are models without a table, under their path in the folder less
-    /// `.gguf`.
+    /// Whether GGUF files in the folders are models without a table, named by their path in the folder
+    /// without `.gguf`.
     pub discover: bool,
-    /// Maximum bytes of all models together, by the backend's estimates; no limit by default.
+    /// Maximum estimated bytes of all models together; no limit by default.
     pub memory: Option<u64>,
     /// Whether a request for an unloaded model starts its load.
     pub load_on_request: bool,
-    /// Maximum time for which a request waits for the load of its model; without it, such requests are
-    /// refused with 503 and `Retry-After`.
+    /// Maximum time for which a request waits for its model to load; without it, such requests are refused
+    /// with 503 and `Retry-After`.
     pub load_wait: Option<Duration>,
-    /// Share of their speed that running streams keep while a model loads, 0 to 0.99; loads run at full speed
-    /// by default.
+    /// Share of their speed that running streams keep while a model loads, 0 to 0.99; by default loads run at
+    /// full speed.
     pub keep_streams: Option<f32>,
-    /// Time without requests after which a model is put to sleep, unless its table says otherwise; never by
+    /// Time without requests after which a model is put to sleep, unless its table overrides it; never by
     /// default.
     pub idle_timeout: Option<Duration>,
-    /// Place of packed files: weights in the backend's own layout, which later loads and worker processes
-    /// map; off by default.
+    /// Location of packed files: weights in the backend's layout, which later loads and worker processes map;
+    /// off by default.
     pub packed_cache: PackedPlace,
-    /// Name of the model for requests that name none. Without it, the model that becomes ready first.
+    /// Model for requests without a model name. By default, the first model that becomes ready.
     pub active: Option<String>,
     /// The models by name: the tables `[models.NAME]`.
     pub models: BTreeMap<String, ModelEntry>,
 }
 
 impl ModelsConfig {
-    /// With the model of a file beside the tables, loaded at start, under the name that the file gives it, or
-    /// its own. Folders do not matter to it.
+    /// Adds the model of a file besides the tables, loaded at start, named by the file's metadata or name.
+    /// Folders do not restrict it.
     ///
     /// # Errors
     ///
-    /// The reason for which the file cannot be loaded.
+    /// The reason why the file cannot be loaded.
     pub fn with_file(mut self, path: &Path, backend: &dyn InferenceBackend) -> Result<Self, LoadError> {
         let info = backend.inspect(&ModelSource::file(path))?;
         let stem = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
@@ -88,9 +87,9 @@ impl ModelsConfig {
         Ok(self)
     }
 
-    /// Reports settings that cannot be used.
+    /// Reports invalid settings.
     pub(crate) fn validate(&self, speculation: SpeculationMode, problems: &mut Problems) {
-        // Stands in for the server's backend, of which a check loads nothing.
+        // Stands in for the server's backend; a check loads nothing.
         let backend = Arc::new(ScriptedBackend::new(ScriptedModel::echo("")));
         let options = EngineOptions::default().speculation(speculation);
         if let Err(error) = Models::prepare(self, backend, options) {
@@ -98,7 +97,7 @@ impl ModelsConfig {
         }
     }
 
-    /// Whether the settings that a running server cannot change are those of `other`.
+    /// Returns whether settings that a running server cannot change equal those of `other`.
     pub(crate) fn is_live_change_of(&self, other: &Self) -> bool {
         let fixed = |config: &Self| {
             let Self { folders, discover, memory, load_on_request, .. } = config.clone();
@@ -108,7 +107,7 @@ impl ModelsConfig {
     }
 }
 
-/// A model's table. In place of settings that are absent, the engine's defaults hold.
+/// A model's table. Absent settings default to the engine's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -116,43 +115,43 @@ pub struct ModelEntry {
     /// The GGUF file: absolute, or relative to one of the folders; `NAME.gguf` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
-    /// Whether the file may lie outside the folders; set for files of the command line alone.
+    /// Whether the file may be outside the folders; only for files of the command line.
     #[serde(skip)]
     pub(super) trusted: bool,
-    /// Whether the model is the one inside the program, in place of a file.
+    /// Whether the model is the built-in one instead of a file.
     pub builtin: bool,
-    /// Further names in requests.
+    /// Aliases in requests.
     pub aliases: Vec<String>,
-    /// Whether the model is loaded when the server starts; by default, unless `load_on_request` is set.
+    /// Whether the model is loaded at start; true by default unless `load_on_request` is set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load: Option<bool>,
-    /// Whether the model is never evicted and never put to sleep for being idle.
+    /// Whether the model is exempt from eviction and idle sleep.
     pub pinned: bool,
     /// Time without requests after which the model is put to sleep.
     #[serde(with = "units::duration", skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Duration>,
-    /// Goal of the scheduler.
+    /// Scheduler mode.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
     /// Target inter-token latency of the balanced mode.
     #[serde(with = "units::duration", skip_serializing_if = "Option::is_none")]
     pub inter_token_target: Option<Duration>,
-    /// Time without service after which a class gets one turn ahead of more urgent classes.
+    /// Time without service after which a class gets one turn before more urgent classes.
     #[serde(with = "units::duration", skip_serializing_if = "Option::is_none")]
     pub ageing: Option<Duration>,
-    /// Maximum sequences that are generated at a time.
+    /// Maximum concurrent sequences.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequences: Option<NonZeroUsize>,
     /// Maximum tokens in one sequence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<NonZeroUsize>,
-    /// Threads that compute.
+    /// Compute threads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<NonZeroUsize>,
-    /// Maximum requests that wait for a sequence.
+    /// Maximum waiting requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<NonZeroUsize>,
-    /// Maximum requests of one user that wait for a sequence.
+    /// Maximum waiting requests per user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_queue: Option<NonZeroUsize>,
     /// Element type of cached keys: f32, f16, bf16, q8_0, q4_0.
@@ -164,7 +163,7 @@ pub struct ModelEntry {
     /// Maximum bytes of the KV cache.
     #[serde(with = "units::bytes", skip_serializing_if = "Option::is_none")]
     pub kv_bytes: Option<u64>,
-    /// Adapters (LoRA) that are loaded with the model, by name: GGUF files or folders that PEFT saved.
+    /// LoRA adapters loaded with the model, by name: GGUF files or PEFT folders.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub adapters: BTreeMap<String, PathBuf>,
     /// Maximum loaded adapters.
@@ -179,13 +178,13 @@ pub struct ModelEntry {
     /// A draft model: the table `[models.NAME.draft]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub draft: Option<DraftEntry>,
-    /// A file with a chat template (Jinja) in place of the model's own.
+    /// A file with a chat template (Jinja) that replaces the model's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template: Option<PathBuf>,
     /// Name of a chat template: one of the model, or a built-in one such as `chatml`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template_name: Option<String>,
-    /// Place of the model's packed file, in place of that of all models.
+    /// Location of the model's packed file, overriding that of all models.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packed_cache: Option<PackedPlace>,
     /// Memory of weights from a packed file: `shared` (default) or `huge`.
@@ -194,13 +193,13 @@ pub struct ModelEntry {
     /// When checksums of a packed file are checked: `header` (default), `load` or `background`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packed_check: Option<PackedCheck>,
-    /// Number of worker processes that serve the model, in place of an engine in the server's process.
+    /// Number of worker processes for the model, instead of an engine in the server's process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workers: Option<NonZeroUsize>,
-    /// Maximum bytes of memory of each worker's own, without pages that it shares with others.
+    /// Maximum private memory of each worker in bytes, without shared pages.
     #[serde(with = "units::bytes", skip_serializing_if = "Option::is_none")]
     pub worker_memory: Option<u64>,
-    /// Remote engines that serve the model, in place of an engine here.
+    /// Remote engines for the model, instead of a local engine.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub remote: Vec<RemoteEntry>,
 }
@@ -273,7 +272,7 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
-/// A model's table, which a list of values in the order of its settings is not.
+/// A model's table; unlike the derived deserializer, refuses a list of values.
 struct Table(ModelEntry);
 
 impl<'de> Deserialize<'de> for Table {
@@ -313,7 +312,7 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
-/// Settings and tables of models share one table. It is read key by key, not by `flatten`, so that errors
+/// Settings and model tables share one TOML table. It is read key by key, not with `flatten`, so that errors
 /// keep their line.
 impl<'de> Deserialize<'de> for ModelsConfig {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -357,7 +356,7 @@ impl<'de> Deserialize<'de> for ModelsConfig {
 
 impl Serialize for ModelsConfig {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        /// The settings alone, in the form in which they are read.
+        /// Only the settings, in the form in which they are read.
         #[derive(Serialize)]
         struct Settings<'a> {
             folders: &'a [PathBuf],

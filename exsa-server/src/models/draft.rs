@@ -21,7 +21,7 @@ pub struct DraftEntry {
     /// The GGUF file: absolute, or relative to one of the folders.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
-    /// Whether it is the model inside the program, in place of a file.
+    /// Whether it is the built-in model instead of a file.
     pub builtin: bool,
     /// Maximum drafts per request and step; 16 by default.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,11 +1,11 @@
-//! Errors of models' operations and configuration.
+//! Errors of model operations and configuration.
 
 use crate::http::error::ApiError;
 use axum::http::StatusCode;
 use exsa_core::registry::RegistryError;
 use std::time::Duration;
 
-/// A setting of `[models]` that cannot be used.
+/// An invalid setting of `[models]`.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("models{}{field}: {problem}", if field.is_empty() { "" } else { "." })]
 pub struct ModelsError {
@@ -18,7 +18,7 @@ impl ModelsError {
         Self { field: field.to_owned(), problem }
     }
 
-    /// The problem, and what is allowed.
+    /// The problem, and the allowed values.
     pub fn problem(&self) -> &str {
         &self.problem
     }

@@ -1,4 +1,4 @@
-//! Changes of models as server-sent events.
+//! Model changes as server-sent events.
 
 use super::view::{Progress, order, reason};
 use crate::http::error::ApiError;
@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// A registry's event in JSON; `None` for one that has no form.
+/// Converts a registry event to JSON; `None` for an event without a JSON form.
 fn json(event: RegistryEvent) -> Option<Value> {
     Some(match event {
         RegistryEvent::Added { model } => json!({"type": "added", "model": &*model}),
@@ -57,7 +57,7 @@ fn sse(data: &Value) -> Event {
     event.data(data.to_string())
 }
 
-/// All changes, after the state at their beginning.
+/// All changes, beginning with the initial state.
 pub(super) struct Changes {
     pub(super) first: Option<Value>,
     pub(super) changes: Subscription,
@@ -84,13 +84,13 @@ impl Stream for Changes {
     }
 }
 
-/// The changes of one model while an operation on it runs, then `done` or `error`.
+/// Changes of one model while an operation on it runs, then `done` or `error`.
 pub(super) struct Watched<T, F> {
     pub(super) model: String,
     pub(super) changes: Subscription,
     /// The operation, until its end was sent.
     pub(super) operation: Option<Operation<T>>,
-    /// Makes the data of `done`.
+    /// Creates the data of `done`.
     pub(super) done: F,
 }
 
@@ -100,7 +100,7 @@ impl<T: Clone, F: Fn(&str, T) -> Value + Unpin> Stream for Watched<T, F> {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let Self { model, changes, operation, done } = &mut *self;
         let Some(running) = operation else { return Poll::Ready(None) };
-        // Before the changes are read: all that came before the end are sent before it.
+        // Polled before the changes are read, so that all earlier changes are sent before the end.
         let outcome = Pin::new(running).poll(context);
         while let Poll::Ready(Some(event)) = Pin::new(&mut *changes).poll_next(context) {
             let concerns = model_of(&event).is_none_or(|name| name == model);
@@ -127,7 +127,7 @@ pub(super) fn respond(
     keep_alive: Duration,
 ) -> Response {
     let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(keep_alive)).into_response();
-    // Proxies such as nginx must not collect the events.
+    // Proxies such as nginx must not buffer the events.
     response.headers_mut().insert("x-accel-buffering", axum::http::HeaderValue::from_static("no"));
     response
 }

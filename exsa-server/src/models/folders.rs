@@ -1,18 +1,18 @@
 //! The folders from which models may be loaded.
 //!
 //! A file is checked when it is opened, not when it is configured: its real path, with all symbolic links
-//! resolved, must lie in a folder. On Linux the check is repeated on the open descriptor, by which the
-//! backend then reads the file, so that a file or link that is replaced in between gains nothing. Elsewhere
-//! the backend opens the checked path; there the folders must not be writable by others.
+//! resolved, must be inside a folder. On Linux the check is repeated on the open descriptor, through which
+//! the backend then reads the file, so replacing the file or a link in between has no effect. Elsewhere the
+//! backend opens the checked path; there the folders must not be writable by others.
 
 use super::name;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-/// Maximum depth of folders in which models are found.
+/// Maximum folder depth for discovering models.
 const DEPTH_MAX: usize = 4;
-/// Maximum files and folders that are looked at.
+/// Maximum directory entries that are examined.
 const ENTRIES_MAX: usize = 10_000;
 
 /// Folders, by their real paths.
@@ -21,19 +21,19 @@ pub(super) struct Folders {
     roots: Vec<PathBuf>,
 }
 
-/// A model's file that lies in a folder, open.
+/// An open model file inside a folder.
 #[derive(Debug)]
 pub(super) struct Opened {
-    /// Path by which the backend reads the file.
+    /// Path through which the backend reads the file.
     pub(super) path: PathBuf,
-    /// Keeps the descriptor that `path` names; `None` for a folder.
+    /// Keeps the descriptor of `path` open; `None` for a folder.
     _file: Option<File>,
 }
 
 impl Folders {
     /// # Errors
     ///
-    /// The first folder that does not exist or is none.
+    /// The first folder that does not exist or is not a folder.
     pub(super) fn new(folders: &[PathBuf]) -> io::Result<Self> {
         let mut roots = Vec::new();
         for folder in folders {
@@ -52,7 +52,7 @@ impl Folders {
         self.roots.is_empty()
     }
 
-    /// Path of an existing file: relative to the first folder that has it, or absolute.
+    /// Returns the path of an existing file: relative to the first folder that has it, or absolute.
     pub(super) fn locate(&self, path: &Path) -> Option<PathBuf> {
         if path.is_absolute() {
             return Some(path.to_owned());
@@ -62,12 +62,12 @@ impl Folders {
         candidates.find(|candidate| candidate.is_file())
     }
 
-    /// Opens an adapter in a folder, given by its path below a folder or an absolute one: a GGUF file, or a
-    /// folder that PEFT saved, of which the real paths of its files are checked.
+    /// Opens an adapter inside a folder, given by a relative or absolute path: a GGUF file, or a PEFT folder,
+    /// whose files' real paths are checked.
     ///
     /// # Errors
     ///
-    /// As of [`open`](Self::open), and [`io::ErrorKind::NotFound`].
+    /// Those of [`open`](Self::open), and [`io::ErrorKind::NotFound`].
     pub(super) fn open_adapter(&self, path: &Path) -> io::Result<Opened> {
         let inside = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
         let path = if path.is_absolute() {
@@ -86,11 +86,11 @@ impl Folders {
         Ok(Opened { path: real, _file: None })
     }
 
-    /// Opens a file whose real path lies in a folder.
+    /// Opens a file whose real path is inside a folder.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::PermissionDenied`] for a file elsewhere, or for one that is no regular file.
+    /// [`io::ErrorKind::PermissionDenied`] for a file elsewhere, or one that is not a regular file.
     pub(super) fn open(&self, path: &Path) -> io::Result<Opened> {
         let real = path.canonicalize()?;
         self.check(&real)?;
@@ -111,14 +111,15 @@ impl Folders {
         Ok(Opened { path, _file: Some(file) })
     }
 
-    /// Path of a file below its folder, for messages to clients; the file's name alone if it lies in none.
+    /// Returns the path of a file relative to its folder, for messages to clients; only the file name if it
+    /// is in none.
     pub(super) fn shown(&self, path: &Path) -> PathBuf {
         let below = self.roots.iter().find_map(|root| path.strip_prefix(root).ok());
         below.or(path.file_name().map(Path::new)).unwrap_or(Path::new("")).to_owned()
     }
 
-    /// Files of models in the folders, with their names: the path below the folder, less `.gguf`. Of equal
-    /// names the first folder's counts. Parts of split models, and files whose path is no valid name, are
+    /// Returns model files in the folders with their names: the relative path without `.gguf`. For equal
+    /// names the first folder counts. Parts of split models, and files whose path is not a valid name, are
     /// left out.
     pub(super) fn discover(&self) -> Vec<(String, PathBuf)> {
         let mut found: Vec<(String, PathBuf)> = Vec::new();
@@ -135,7 +136,7 @@ impl Folders {
                         return found;
                     }
                     let path = entry.path();
-                    // Links to folders are not followed: they could form circles.
+                    // Links to folders are not followed, since they could be circular.
                     if entry.file_type().is_ok_and(|kind| kind.is_dir()) && depth < DEPTH_MAX {
                         open.push((path, depth + 1));
                     } else if let Some(name) = name_of(&path, root)
@@ -159,7 +160,7 @@ impl Folders {
     }
 }
 
-/// Name of the model in a file, if it is a valid one.
+/// Returns the name of the model in a file, if it is valid.
 fn name_of(path: &Path, root: &Path) -> Option<String> {
     let below = path.strip_prefix(root).ok()?;
     let mut parts = Vec::new();
@@ -171,7 +172,7 @@ fn name_of(path: &Path, root: &Path) -> Option<String> {
     (!is_split_part(name) && name::check(name).is_ok()).then(|| name.to_owned())
 }
 
-/// Whether a file is a part of a split model: `model-00001-of-00003`.
+/// Returns whether a file is a part of a split model: `model-00001-of-00003`.
 fn is_split_part(name: &str) -> bool {
     let digits = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
     let Some((head, total)) = name.rsplit_once("-of-") else { return false };

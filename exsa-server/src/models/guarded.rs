@@ -1,4 +1,4 @@
-//! A backend that reads files of the configured folders alone.
+//! A backend that only reads files in the configured folders.
 
 use super::folders::Folders;
 use exsa_core::backend::{
@@ -31,7 +31,8 @@ impl GuardedBackend {
         })
     }
 
-    /// An error that names the file below its folder: clients are not told where the folders are.
+    /// Creates an error that names the file relative to its folder, since clients must not learn where the
+    /// folders are.
     fn unreadable(&self, path: &Path, source: io::Error) -> LoadError {
         LoadError::Io { path: self.folders.shown(path), source }
     }

@@ -1,7 +1,7 @@
-//! The models of a server: which there are, where their files may lie, and the routes of their lifecycle.
+//! Models of a server: their configuration, their files, and the lifecycle routes.
 //!
-//! [`Models`] is a registry with the configuration from which its models are made; `docs/lifecycle.md` lists
-//! the routes and their JSON.
+//! [`Models`] is a registry with the configuration from which its models are created; `docs/lifecycle.md`
+//! lists the routes and their JSON.
 
 pub(crate) mod adapters;
 mod catalog;

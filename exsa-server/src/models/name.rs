@@ -1,4 +1,4 @@
-//! Names of models, as requests and configuration files spell them.
+//! Model names in requests and configuration files.
 
 /// Maximum bytes of a name.
 const BYTES_MAX: usize = 128;
@@ -9,11 +9,11 @@ const RESERVED: [&str; 12] = [
     "config",
 ];
 
-/// Checks the name of a model: letters, digits and `._/-`, in parts that are neither empty nor `.` or `..`.
+/// Checks a model name: letters, digits and `._/-`, in parts that are neither empty nor `.` or `..`.
 ///
 /// # Errors
 ///
-/// The problem, and what is allowed.
+/// The problem, and the allowed values.
 pub(crate) fn check(name: &str) -> Result<(), &'static str> {
     if name.is_empty() {
         return Err("a name is needed");
@@ -33,7 +33,7 @@ pub(crate) fn check(name: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// A valid name close to `text`, such as the title in a file; `None` if nothing of it is allowed.
+/// Returns a valid name close to `text`, such as a title in a file; `None` if no character is allowed.
 pub(crate) fn from_text(text: &str) -> Option<String> {
     let mut name = String::new();
     for byte in text.bytes().take(BYTES_MAX) {

@@ -1,14 +1,14 @@
-//! Places of packed files in the configuration.
+//! Locations of packed files in the configuration.
 
 use exsa_core::backend::PackedCache;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::path::PathBuf;
 
-/// Place of the packed file of a model: `off`, `beside_model`, or the path of a folder.
+/// Location of a model's packed file: `off`, `beside_model`, or the path of a folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PackedPlace {
-    /// None is written or read.
+    /// No packed file is written or read.
     #[default]
     Off,
     /// The folder of the model's file.
@@ -18,7 +18,7 @@ pub enum PackedPlace {
 }
 
 impl PackedPlace {
-    /// The cache in this place; `None` if it is off.
+    /// Returns the cache at this location; `None` if it is off.
     pub(super) fn cache(&self) -> Option<PackedCache> {
         match self {
             Self::Off => None,

@@ -1,4 +1,4 @@
-//! Models that administrators fetched, in a folder of their own.
+//! Models fetched by administrators, in a separate folder.
 
 use super::ModelsError;
 use super::catalog::Models;
@@ -11,10 +11,10 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Models that are fetched at a time.
+/// Maximum concurrent downloads.
 const PULLS_MAX: usize = 2;
 
-/// The folder, and the hub behind it.
+/// The folder, and the hub that fills it.
 #[derive(Debug)]
 pub(crate) struct Pulls {
     hub: Hub,
@@ -39,7 +39,7 @@ impl Pulls {
         Ok(Self { hub, folders: Arc::new(folders), places: Arc::new(Semaphore::new(PULLS_MAX)) })
     }
 
-    /// A place for a download; `None` while all are taken.
+    /// Takes a download slot; `None` while all are taken.
     pub(crate) fn place(&self) -> Option<OwnedSemaphorePermit> {
         self.places.clone().try_acquire_owned().ok()
     }
@@ -50,7 +50,7 @@ impl Pulls {
     }
 }
 
-/// Name of the model of a source: `hf.co/OWNER/REPO/QUANT`. Names of models have no colon.
+/// Returns the model name of a source: `hf.co/OWNER/REPO/QUANT`, since model names cannot contain a colon.
 pub(crate) fn name_of(source: &Source) -> Option<String> {
     let text = source.to_string();
     let name = format!("hf.co/{}", text.strip_prefix("hf:")?.replace(':', "/"));
@@ -58,12 +58,12 @@ pub(crate) fn name_of(source: &Source) -> Option<String> {
 }
 
 impl Models {
-    /// Adds the models that lie in the folder of `config`, and lets administrators fetch further ones.
-    /// Without a folder nothing changes.
+    /// Adds the models in the folder of `config`, and lets administrators fetch further ones. Without a
+    /// folder nothing changes.
     ///
     /// # Errors
     ///
-    /// The folder or the token cannot be used.
+    /// The folder or the token is unusable.
     pub fn with_pulls(mut self, config: &PullConfig) -> Result<Self, ModelsError> {
         if let Some(folder) = &config.folder {
             self.pulls = Some(Arc::new(Pulls::open(config, folder)?));
@@ -90,7 +90,7 @@ impl Models {
         Ok(())
     }
 
-    /// The source with the quantization of the only fetched model of a repository, where it names none.
+    /// Returns the source with the quantization of the only fetched model of a repository, if it names none.
     pub(crate) fn pulled_source(&self, pulls: &Pulls, source: Source) -> Source {
         let Source::Hub { repo, pick: Pick::Usual } = &source else { return source };
         let sources = pulls.hub.models().into_iter().filter_map(|model| model.source.parse::<Source>().ok());
@@ -104,7 +104,7 @@ impl Models {
         pulls.hub.remove(source).map(drop)
     }
 
-    /// Adds the models of the folder that are not known yet.
+    /// Adds new models of the folder.
     fn add_pulled(&self) {
         let Some(pulls) = &self.pulls else { return };
         for model in pulls.hub.models() {

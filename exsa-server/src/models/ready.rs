@@ -1,4 +1,4 @@
-//! The model that a request names, once it is ready.
+//! Resolves the model of a request, and waits until it is ready.
 
 use crate::access::Caller;
 use crate::http::error::ApiError;
@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 impl AppState {
-    /// The ready model that a request of `caller` names, or the active model. A model that is loading is
-    /// waited for, for at most [`load_wait`](super::ModelsConfig::load_wait).
+    /// Returns the ready model named by a request of `caller`, or the active model. Waits for a loading model
+    /// for at most [`load_wait`](super::ModelsConfig::load_wait).
     ///
     /// # Errors
     ///
-    /// 403 for a model that the caller may not use, which is not woken either, and the reason for which it is
-    /// not ready.
+    /// 403 for a model that the caller may not use, which is also not woken, or the reason why it is not
+    /// ready.
     pub(crate) async fn ready(
         &self,
         caller: &Caller,
@@ -43,7 +43,8 @@ impl AppState {
         }
     }
 
-    /// A ready model, or the error with which the generator would refuse a request to it; a load may begin.
+    /// Returns a ready model, or the error with which the generator would refuse a request to it; this may
+    /// begin a load.
     fn find_ready(&self, name: Option<&str>) -> Result<Arc<ModelInfo>, SubmitError> {
         let unknown = || SubmitError::UnknownModel {
             model: name.unwrap_or_default().to_owned(),
@@ -66,11 +67,11 @@ impl AppState {
         }
     }
 
-    /// Facts about a model; those of one that is not ready are read off its file.
+    /// Returns information about a model; for a model that is not ready, from its file.
     ///
     /// # Errors
     ///
-    /// 403 for a model that the caller may not use, and 404 for one that is not there.
+    /// 403 for a model that the caller may not use, 404 for an unknown one.
     pub(crate) async fn describe(&self, caller: &Caller, name: &str) -> Result<Arc<ModelInfo>, ApiError> {
         let name = self.model_name(Some(name))?;
         self.authorise(caller, Some(&name))?;
@@ -89,12 +90,11 @@ impl AppState {
         Ok(Arc::new(info))
     }
 
-    /// Name of the model that a request names by a name or alias, ready or not; without a name, of the active
-    /// model.
+    /// Resolves a name or alias to a model, ready or not; without a name, returns the active model.
     ///
     /// # Errors
     ///
-    /// 404 for a model that is not there, and 503 if none is active.
+    /// 404 for an unknown model, 503 if none is active.
     pub(crate) fn model_name(&self, name: Option<&str>) -> Result<String, ApiError> {
         let name = name.filter(|name| !name.is_empty());
         let Some(models) = &self.models else { return Ok(self.model(name)?.name.clone()) };

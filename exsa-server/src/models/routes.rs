@@ -1,4 +1,4 @@
-//! The routes of the lifecycle, below `/v1/models/`.
+//! Lifecycle routes, below `/v1/models/`.
 
 use super::catalog::{Models, changed};
 use super::config::{CHANGEABLE, ModelEntry};
@@ -92,7 +92,7 @@ pub(crate) async fn wake(State(state): State<Arc<AppState>>, fields: Fields) -> 
     finish(&state, status.name, &order, changes, operation, |()| Value::Null).await
 }
 
-/// `POST /v1/models/cancel`: ends a load or reload.
+/// `POST /v1/models/cancel`: cancels a load or reload.
 pub(crate) async fn cancel(State(state): State<Arc<AppState>>, fields: Fields) -> Reply {
     let models = registry(&state)?;
     let order = Order::read(fields, &[])?;
@@ -102,7 +102,7 @@ pub(crate) async fn cancel(State(state): State<Arc<AppState>>, fields: Fields) -
     Ok(Json(model).into_response())
 }
 
-/// `POST /v1/models/mode`: mode and fairness of a running engine, and of its next loads.
+/// `POST /v1/models/mode`: mode and fairness of a running engine, and of later loads.
 pub(crate) async fn set_mode(State(state): State<Arc<AppState>>, fields: Fields) -> Reply {
     const SETTINGS: [&str; 2] = ["mode", "ageing"];
     let models = registry(&state)?;
@@ -131,10 +131,10 @@ pub(crate) async fn events(State(state): State<Arc<AppState>>) -> Reply {
     Ok(respond(Changes { first: Some(first), changes }, state.options.get().keep_alive))
 }
 
-/// Fields of a request about a model.
+/// Fields of a lifecycle request.
 struct Order {
     model: String,
-    /// Whether the answer comes at the end of the operation; true by default.
+    /// Whether the response is sent at the end of the operation; true by default.
     wait: bool,
     /// Whether progress is sent as events.
     stream: bool,
@@ -146,8 +146,8 @@ struct Order {
 }
 
 impl Order {
-    /// Reads the model's name and the fields `allowed`; others are refused, since a misspelt one would change
-    /// what is done to all clients of the model.
+    /// Reads the model name and the fields `allowed`; others are refused, since a misspelt one would affect
+    /// all clients of the model.
     fn read(mut fields: Fields, allowed: &[&str]) -> Result<Self, ApiError> {
         let model: String = fields
             .take("model")?
@@ -179,7 +179,7 @@ impl Order {
     }
 }
 
-/// Settings of a request, in the form of a model's table.
+/// Converts the settings of a request to a model's table.
 fn entry(settings: Map<String, Value>, place: &str) -> Result<ModelEntry, ApiError> {
     if let Some(name) = settings.keys().find(|name| !CHANGEABLE.contains(&name.as_str())) {
         let message = format!("{place}{name}: no such option; allowed are {}", CHANGEABLE.join(", "));
@@ -197,7 +197,7 @@ fn flag(field: &str, value: &Value) -> Result<bool, ApiError> {
     value.as_bool().ok_or_else(invalid)
 }
 
-/// A duration: seconds, or a text such as `30s`.
+/// Parses a duration: seconds, or a text such as `30s`.
 pub(crate) fn seconds(field: &str, value: &Value) -> Result<Duration, ApiError> {
     super::units::duration::deserialize(value.clone()).ok().flatten().ok_or_else(|| {
         ApiError::invalid(format!("{field}: seconds, or a text such as \"30s\", are expected")).param(field)
@@ -211,7 +211,7 @@ pub(super) fn registry(state: &AppState) -> Result<&Arc<Models>, ApiError> {
     })
 }
 
-/// Looks for the file of a model that the registry does not know; off the runtime, since folders may be slow.
+/// Looks for the file of an unknown model; off the runtime, since folders may be slow.
 async fn find(models: &Arc<Models>, model: &str) -> Result<(), ApiError> {
     let (models, model) = (models.clone(), model.to_owned());
     let found = tokio::task::spawn_blocking(move || models.find(&model)).await;
@@ -239,8 +239,8 @@ async fn take_down(
     finish(&state, status.name, &order, changes, operation, |()| Value::Null).await
 }
 
-/// Answers an operation: with events, at its end, or at once. A client that is gone leaves the operation
-/// running.
+/// Answers an operation: with events, at its end, or immediately. A client that disconnects leaves the
+/// operation running.
 async fn finish<T: Clone + Send + Unpin + 'static>(
     state: &Arc<AppState>,
     model: String,
@@ -301,7 +301,7 @@ fn model(models: &Models, status: ModelStatus, stats: impl Fn(&str) -> EngineSta
     Model::new(status, &stats, settings.as_ref().map(Settings::new))
 }
 
-/// One model in JSON.
+/// Returns a model as JSON.
 fn shown(state: &AppState, name: &str) -> Result<Value, RegistryError> {
     let Some(models) = &state.models else { return Ok(Value::Null) };
     let status = models.registry().status(name)?;
@@ -311,6 +311,6 @@ fn shown(state: &AppState, name: &str) -> Result<Value, RegistryError> {
 }
 
 fn to_json(value: &impl serde::Serialize) -> Value {
-    // Structs of numbers and texts always have a JSON form.
+    // Structs of numbers and strings can always be serialized.
     serde_json::to_value(value).unwrap_or_default()
 }

@@ -6,7 +6,7 @@ use serde::{Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::time::Duration;
 
-/// Durations: seconds as a number, or a text such as `90s`, `5m`; for `#[serde(with)]`.
+/// Serde helper for durations: seconds as a number, or a text such as `90s`, `5m`.
 pub(crate) mod duration {
     use super::*;
 
@@ -19,7 +19,7 @@ pub(crate) mod duration {
     }
 }
 
-/// Sizes: bytes as an integer, or a text such as `16 MiB`, `2GB`; for `#[serde(with)]`.
+/// Serde helper for sizes: bytes as an integer, or a text such as `16 MiB`, `2GB`.
 pub(crate) mod bytes {
     use super::*;
 

@@ -1,4 +1,4 @@
-//! Models in JSON, as the lifecycle's routes and their events show them.
+//! JSON form of models in lifecycle routes and events.
 
 use exsa_core::model_info::ModelInfo;
 use exsa_core::registry::{LoadingState, MemberState, MembersByModel, ModelState, ModelStatus, ReloadOrder};
@@ -35,13 +35,13 @@ pub(super) struct Model {
     aliases: Vec<String>,
     /// unloaded, loading, ready, draining, sleeping or failed.
     state: &'static str,
-    /// Reason of a failed model's state.
+    /// Reason for the failure of a failed model.
     reason: Option<String>,
-    /// Of a load or reload that runs.
+    /// Progress of a running load or reload.
     progress: Option<Progress>,
     active: bool,
     pinned: bool,
-    /// Of a reload that runs.
+    /// A running reload.
     reload: Option<Reload>,
     /// Estimated memory of the ready or loading instance.
     memory: Option<ModelMemory>,
@@ -64,7 +64,7 @@ struct Member {
     state: String,
     ready: bool,
     in_flight: usize,
-    /// Requests that were lost with it, of which most went on elsewhere.
+    /// Requests that were lost on it; most of them continued elsewhere.
     lost: u64,
     restarts: u64,
 }
@@ -103,7 +103,7 @@ struct ModelMemory {
 #[derive(Debug, Serialize)]
 struct Adapters {
     loaded: Vec<String>,
-    /// With those that requests use after they were unloaded.
+    /// Bytes, including unloaded adapters still used by requests.
     bytes: u64,
 }
 
@@ -115,7 +115,7 @@ struct Requests {
     waiting_by_class: BTreeMap<&'static str, usize>,
 }
 
-/// Settings of the next load; mode and ageing are those of the running engine too.
+/// Settings of the next load; mode and ageing also apply to the running engine.
 #[derive(Debug, Serialize)]
 pub(super) struct Settings {
     mode: Mode,
@@ -190,7 +190,7 @@ impl Model {
         }
     }
 
-    /// With its members.
+    /// Adds the members.
     pub(super) fn members(mut self, members: &MembersByModel) -> Self {
         let own = members.iter().filter(|(model, _)| **model == *self.id);
         self.members = own.flat_map(|(_, members)| members.iter().cloned().map(Member::from)).collect();
@@ -276,7 +276,7 @@ pub(super) fn order(order: ReloadOrder) -> &'static str {
     }
 }
 
-/// Reason of a failed model's state.
+/// Returns the reason for the failure of a failed model.
 pub(super) fn reason(state: &ModelState) -> Option<String> {
     match state {
         ModelState::Failed { reason } => Some(reason.clone()),

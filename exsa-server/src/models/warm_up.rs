@@ -1,12 +1,11 @@
-//! A first request to a model before it is ready: buffers are allocated and caches are warm when clients
-//! come.
+//! Warm-up: a first request before a model is ready, which allocates buffers and warms caches.
 
 use exsa_core::error::LoadError;
 use exsa_core::registry::Managed;
 use exsa_core::{EmbedRequest, FinishReason, Request, SubmitError};
 use std::time::Duration;
 
-/// Maximum time of the request; a model that is slower is ready without having answered.
+/// Timeout of the request; a slower model becomes ready without having answered.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Sends a request and waits for its answer.
@@ -25,7 +24,7 @@ pub(super) fn warm_up(engine: &dyn Managed) -> Result<(), LoadError> {
             Ok(output) => output.wait().map(drop).map_err(|error| failed(error.to_string())),
             Err(error) => Err(failed(error.to_string())),
         },
-        // A model may be unable to take this prompt, and yet serve others.
+        // A model may refuse this prompt and still be able to serve others.
         Err(error) => {
             tracing::warn!(%error, "the model is not warmed up");
             Ok(())

@@ -2,9 +2,9 @@
 
 use exsa_backend_candle::CandleBackend;
 
-/// Runs this process as a worker if a server started it as one; returns at once otherwise.
+/// Runs this process as a worker if a server started it as one; otherwise returns immediately.
 ///
-/// Hosts whose models have `workers` call it first in `main`, as the binary does: workers are the same
+/// Hosts whose models have `workers` call it first in `main`, as the binary does, since workers are the same
 /// program, started again.
 pub fn run_if_worker() {
     exsa_worker::run_if_worker(|setup| match setup.backend.as_str() {

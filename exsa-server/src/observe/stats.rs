@@ -1,7 +1,7 @@
 //! `/v1/stats`: the engines' counters, gauges and histograms as JSON, for the page and for scripts.
 //!
-//! Counters have the names of `/metrics` without their prefix; times are in seconds. Names of users are
-//! personal data, so they are given only to requests that ask for them.
+//! Counters have the names of `/metrics` without the prefix; times are in seconds. User names are personal
+//! data, so they are only included if requested.
 
 use crate::http::error::ApiError;
 use crate::models::Models;
@@ -16,14 +16,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Figures of all models together.
+/// Figures over all models.
 #[derive(Debug, Serialize)]
 pub(crate) struct Stats {
     uptime_seconds: f64,
     running: usize,
     waiting: usize,
     waiting_by_class: [ClassQueue; Priority::COUNT],
-    /// Users with waiting answers; left out unless the request asks for them.
+    /// Users with waiting answers; omitted unless requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting_by_user: Option<Vec<UserQueue>>,
     kv_tokens: KvTokens,
@@ -45,7 +45,7 @@ struct UserQueue {
     waiting: usize,
 }
 
-/// Tokens of KV, by use of their blocks.
+/// Tokens of KV, by state of their blocks.
 #[derive(Debug, Serialize)]
 struct KvTokens {
     used: usize,
@@ -157,7 +157,7 @@ impl Stats {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Parameters {
-    /// Whether queues are given by user too.
+    /// Whether queues are also listed by user.
     users: bool,
 }
 

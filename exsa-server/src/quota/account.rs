@@ -1,13 +1,13 @@
-//! The account of a key or a group: charges, reservations, and the part that is on the disk ahead.
+//! Account of a key or a group: charges, reservations, and the amount charged ahead on disk.
 
 use super::amounts::{Amounts, Kind};
 use super::bucket::{Bucket, Window};
 use super::limits::{Limits, Period};
 use super::state::SavedAccount;
 
-/// The share of the smallest limit that is charged on the disk ahead of use.
+/// Share of the smallest limit that is charged ahead on disk.
 const AHEAD_SHARE: u64 = 16;
-/// The most that is charged ahead: what a crash costs a large quota.
+/// Maximum amount charged ahead, which is the cost of a crash for a large quota.
 const AHEAD_MAX: u64 = 4096;
 
 /// An account.
@@ -16,32 +16,32 @@ pub(super) struct Account {
     limits: Limits,
     buckets: [Bucket; 3],
     windows: [Window; 3],
-    /// Reserved and not charged.
+    /// Reserved but not charged.
     held: Amounts,
     /// Requests in progress.
     pub(super) streams: u64,
-    /// Charged since the state on the disk was taken.
+    /// Charged since the state on disk was written.
     since: Amounts,
-    /// Amounts that the state on the disk charges ahead.
+    /// Amounts that the state on disk charges ahead.
     ahead: Amounts,
-    /// Time to which time has passed.
+    /// Time up to which the account is refilled.
     now: u64,
-    /// Time of loading and amounts that were charged ahead then, before the limits are known.
+    /// Load time and amounts charged ahead at that time, until the limits are known.
     unconfirmed: Option<(u64, Amounts)>,
-    /// Whether the state on the disk differs.
+    /// Whether the state on disk is out of date.
     dirty: bool,
-    /// Whether there is a state on the disk.
+    /// Whether there is a state on disk.
     pub(super) stored: bool,
 }
 
-/// State of an account at the time of a charge, by which it can be taken back.
+/// State of an account at the time of a charge, for a later refund.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Marks {
     paid: [u128; 3],
     days: [u64; 3],
 }
 
-/// An account's allowance of a kind in a period.
+/// A limit with its remaining amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Allowance {
@@ -51,15 +51,15 @@ pub struct Allowance {
     pub period: Period,
     /// The limit.
     pub limit: u64,
-    /// Amount that can be used now.
+    /// Amount that is available now.
     pub remaining: u64,
-    /// Nanoseconds until all of it can be used.
+    /// Nanoseconds until all of it is available.
     pub(super) reset: u64,
 }
 
 impl Account {
-    /// An account from the disk, loaded at `now`. All that was charged ahead counts as used, and as used at
-    /// `now`: the time of its use is not known.
+    /// Loads an account at `now`. All amounts charged ahead count as used at `now`, since the time of their
+    /// use is unknown.
     pub(super) fn load(saved: &SavedAccount, now: u64) -> Self {
         let mut account = Self { now: saved.at, dirty: true, stored: true, ..Self::default() };
         for kind in Kind::ALL {
@@ -73,7 +73,7 @@ impl Account {
         account
     }
 
-    /// Sets the limits and lets time pass. A clock that was set back changes nothing.
+    /// Sets the limits and advances time. A clock that was set back changes nothing.
     pub(super) fn pass(&mut self, limits: Limits, now: u64) {
         if let Some((loaded, ahead)) = self.unconfirmed.take() {
             self.advance(limits, loaded);
@@ -89,14 +89,14 @@ impl Account {
         self.now = self.now.max(now);
         for kind in Kind::ALL {
             let i = kind as usize;
-            // The limits before a change hold for the time before it.
+            // The previous limits apply to the time before the change.
             match (self.limits.of(Period::Minute, kind), limits.of(Period::Minute, kind)) {
                 (_, None) => self.buckets[i] = Bucket::default(),
                 (old, Some(new)) => self.buckets[i].pass(elapsed, old.unwrap_or(new)),
             }
             self.windows[i].pass(self.now);
         }
-        // Other limits need other amounts ahead.
+        // Changed limits need different amounts ahead.
         self.dirty |= self.limits != limits;
         self.limits = limits;
     }
@@ -128,7 +128,7 @@ impl Account {
         })
     }
 
-    /// Nanoseconds until `tokens` of an allowance can be used.
+    /// Nanoseconds until `tokens` of an allowance are available.
     pub(super) fn wait(&self, allowance: &Allowance, tokens: u64) -> u64 {
         match allowance.period {
             _ if allowance.remaining >= tokens => 0,
@@ -166,7 +166,7 @@ impl Account {
         Marks { paid: self.buckets.map(Bucket::mark), days: self.windows.map(Window::day) }
     }
 
-    /// Takes back `charged`.
+    /// Refunds `charged`.
     pub(super) fn refund(&mut self, charged: Amounts, marks: &Marks) {
         for kind in Kind::ALL {
             let i = kind as usize;
@@ -176,14 +176,14 @@ impl Account {
         self.dirty = true;
     }
 
-    /// Ends a request: gives back `held`.
+    /// Ends a request and releases `held`.
     pub(super) fn release(&mut self, held: Amounts) {
         self.held = self.held.minus(held);
         self.streams = self.streams.saturating_sub(1);
         self.dirty = true;
     }
 
-    /// Whether the state on the disk charges at least what is charged and reserved here.
+    /// Returns whether the state on disk charges at least the amounts charged and reserved here.
     pub(super) fn is_covered(&self) -> bool {
         let exposed = self.since.plus(self.held);
         Kind::ALL
@@ -191,17 +191,17 @@ impl Account {
             .all(|kind| self.limits.smallest(kind).is_none() || exposed[kind] <= self.ahead[kind])
     }
 
-    /// Whether nothing is left that time would not bring back.
+    /// Returns whether the account has nothing that time would not restore.
     pub(super) fn is_idle(&self, now: u64) -> bool {
         let unused =
             self.windows.iter().all(|window| window.used() == 0 || window.day() < Window::day_of(now));
-        // An account that was not used since it was loaded has no limits that pay off its debt.
+        // An account that was not used since it was loaded has no known limits that pay off its debt.
         let old = self.unconfirmed.is_some_and(|(loaded, _)| Window::day_of(loaded) < Window::day_of(now));
         let paid = old || self.buckets.iter().all(|bucket| bucket.debt() == 0);
         paid && unused && self.streams == 0 && self.held.is_zero()
     }
 
-    /// The state to be saved, if it differs from the one on the disk; `last` saves without charging ahead.
+    /// Returns the state to save, if the disk is out of date; `last` saves without charging ahead.
     pub(super) fn save(&mut self, last: bool) -> Option<Saving> {
         if !self.dirty && self.ahead.is_zero() {
             return None;
@@ -233,23 +233,23 @@ impl Account {
         Some(Saving { saved, since: self.since })
     }
 
-    /// Takes note of a state that is on the disk.
+    /// Records that a state was saved.
     pub(super) fn saved(&mut self, saving: &Saving) {
         self.since = self.since.minus(saving.since);
         self.ahead = saving.saved.ahead;
         self.stored = true;
     }
 
-    /// Takes note of a state that could not be saved.
+    /// Records that a state could not be saved.
     pub(super) fn unsaved(&mut self) {
         self.dirty = true;
     }
 }
 
-/// A state on its way to the disk.
+/// A state being saved.
 #[derive(Clone, Debug)]
 pub(super) struct Saving {
     pub(super) saved: SavedAccount,
-    /// Charges that are in it.
+    /// Charges included in it.
     since: Amounts,
 }

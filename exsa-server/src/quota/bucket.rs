@@ -1,4 +1,4 @@
-//! Buckets that refill continuously, and windows of days. All arithmetic is exact.
+//! Token buckets that refill continuously, and daily windows. All arithmetic is exact.
 
 /// Nanoseconds of a minute: a token is this many units of debt, so that a limit of *n* tokens per minute pays
 /// off
@@ -7,12 +7,12 @@ const UNIT: u128 = 60_000_000_000;
 /// Nanoseconds of a day.
 const DAY: u64 = 86_400_000_000_000;
 
-/// A bucket as the debt of its user: 0 when it is full, the limit when it is empty, more after an answer that
-/// was longer than reserved.
+/// A bucket as the debt of its user: 0 when full, the limit when empty, more after an answer that exceeded
+/// its reservation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Bucket {
     debt: u128,
-    /// All debt that time has paid off.
+    /// Total debt that time has paid off.
     paid: u128,
 }
 
@@ -35,7 +35,7 @@ impl Bucket {
         u128::from(tokens) * UNIT
     }
 
-    /// Lets `elapsed` nanoseconds pass.
+    /// Advances time by `elapsed` nanoseconds.
     pub(super) fn pass(&mut self, elapsed: u64, limit: u64) {
         let paid = (u128::from(elapsed) * u128::from(limit)).min(self.debt);
         self.debt -= paid;
@@ -46,26 +46,26 @@ impl Bucket {
         self.debt += Self::units(tokens);
     }
 
-    /// Debt that time has paid off so far, to be given to [`refund`](Self::refund) later.
+    /// Returns the debt paid off so far, for a later [`refund`](Self::refund).
     pub(super) fn mark(self) -> u128 {
         self.paid
     }
 
-    /// Takes back a charge made at `mark`, less the debt paid off since: that part has come back already, and
-    /// others may have used it.
+    /// Refunds a charge made at `mark`, minus the debt paid off since: that part was already restored, and
+    /// may have been used by others.
     pub(super) fn refund(&mut self, tokens: u64, mark: u128) {
         let left = Self::units(tokens).saturating_sub(self.paid - mark.min(self.paid));
         self.debt -= left.min(self.debt);
     }
 
-    /// Tokens that can be used now, `held` ones being reserved.
+    /// Tokens available now, given `held` reserved ones.
     pub(super) fn available(self, limit: u64, held: u64) -> u64 {
         let free = Self::units(limit).saturating_sub(self.debt).saturating_sub(Self::units(held));
         u64::try_from(free / UNIT).unwrap_or(u64::MAX)
     }
 
-    /// Nanoseconds until `tokens` can be used, if the reservations become charges now. The limit is at least
-    /// `tokens`.
+    /// Nanoseconds until `tokens` are available, if the reservations become charges now. The limit is at
+    /// least `tokens`.
     pub(super) fn wait(self, limit: u64, held: u64, tokens: u64) -> u64 {
         let needed = self.debt + Self::units(held) + Self::units(tokens);
         let missing = needed.saturating_sub(Self::units(limit));
@@ -73,7 +73,7 @@ impl Bucket {
     }
 }
 
-/// Use in a day of UTC.
+/// Usage on a UTC day.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Window {
     /// Day since 1970.
@@ -114,7 +114,7 @@ impl Window {
         self.used = self.used.saturating_add(tokens);
     }
 
-    /// Takes back a charge made on `day`.
+    /// Refunds a charge made on `day`.
     pub(super) fn refund(&mut self, tokens: u64, day: u64) {
         if day == self.day {
             self.used = self.used.saturating_sub(tokens);

@@ -5,11 +5,11 @@ use super::ledger::Account as Scope;
 use super::limits::Period;
 use std::time::Duration;
 
-/// The reason for which a request is refused.
+/// Reason why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// A limit is used up.
+    /// A limit is exhausted.
     #[error(
         "{scope} is limited to {limit} {} per {}: {remaining} remain and the request needs {requested}; try again in {}",
         kind.name(), period.name(), seconds(*wait)
@@ -27,7 +27,7 @@ pub enum Refusal {
         remaining: u64,
         /// Amount that the request needs.
         requested: u64,
-        /// Time until that amount is there.
+        /// Time until that amount is available.
         wait: Duration,
     },
     /// The request needs more than the limit.
@@ -57,13 +57,13 @@ pub enum Refusal {
         /// Requests in progress.
         streams: u64,
     },
-    /// The state cannot be written, so that a charge could be forgotten.
+    /// The state cannot be written, so a charge could be lost.
     #[error("the state of the quotas cannot be written: {0}")]
     Store(String),
 }
 
 impl Refusal {
-    /// The limit as settings name it, `none` where no limit is at fault; and the code of the error.
+    /// Returns the limit's name in settings, or `none`, and the error code.
     pub(crate) fn names(&self) -> (&'static str, &'static str) {
         let of_limit = |kind: &Kind, period: &Period| match (kind, period) {
             (Kind::Requests, Period::Minute) => "requests_per_minute",
@@ -97,7 +97,7 @@ pub enum QuotaError {
     /// The database cannot be read or written.
     #[error("the quotas' table: {0}")]
     Store(#[from] redb::Error),
-    /// A record of the database is not in its form.
+    /// A record of the database is malformed.
     #[error("the quotas' table, record '{scope}': {source}")]
     Record {
         /// Key of the record.
@@ -108,7 +108,7 @@ pub enum QuotaError {
     /// A record of the database has a key of an unknown form.
     #[error("the quotas' table: '{0}' is neither 'key:ID' nor 'group:NAME'")]
     Scope(String),
-    /// The thread that saves cannot be started.
+    /// The saving thread cannot be started.
     #[error("the thread that saves the quotas: {0}")]
     Thread(#[source] std::io::Error),
 }

@@ -1,4 +1,4 @@
-//! The handle of the quotas: the ledger with a clock, a disk, and a thread that saves.
+//! [`Quotas`]: the ledger with a clock, a disk, and a saving thread.
 
 use super::account::Allowance;
 use super::amounts::{Amounts, Kind};
@@ -17,8 +17,8 @@ use tracing::error;
 
 /// The quotas. Clones share them.
 ///
-/// Charges are durable before they are acknowledged: the state on the disk always charges at least as much as
-/// was used or reserved. `docs/quotas.md` states the rule.
+/// Charges are durable before they are acknowledged: the state on disk always charges at least the used and
+/// reserved amounts. `docs/quotas.md` states the rule.
 #[derive(Clone)]
 pub struct Quotas(Arc<Inner>);
 
@@ -26,14 +26,14 @@ struct Inner {
     config: RwLock<Arc<QuotaConfig>>,
     ledger: Mutex<Ledger>,
     store: Option<Store>,
-    /// Held while states are written: at most one write runs, and it takes all that came before it.
+    /// Locked while states are written: at most one write runs, and it includes everything before it.
     saving: Mutex<()>,
     signal: Arc<Signal>,
-    /// Number of writes so far, for those who wait for the next.
+    /// Number of writes so far, for waiting on the next one.
     writes: watch::Sender<u64>,
 }
 
-/// Messages to the thread that saves.
+/// Messages to the saving thread.
 #[derive(Debug, Default)]
 struct Signal {
     wanted: Mutex<Wanted>,
@@ -54,7 +54,7 @@ struct Wanted {
 }
 
 impl Quotas {
-    /// Opens the quotas over a database. Without one they begin anew with the process.
+    /// Opens the quotas in a database. Without one they start fresh with each process.
     ///
     /// # Errors
     ///
@@ -77,11 +77,11 @@ impl Quotas {
         Ok(Self(inner))
     }
 
-    /// Replaces limits. Use so far is kept.
+    /// Replaces limits and keeps the usage so far.
     ///
     /// # Errors
     ///
-    /// The configuration is invalid; the one before stays.
+    /// The configuration is invalid; the previous one stays.
     pub fn reconfigure(&self, config: QuotaConfig) -> Result<(), QuotaError> {
         config.check().map_err(|(setting, problem)| QuotaError::Config(format!("{setting}: {problem}")))?;
         *self.0.config.write() = Arc::new(config);
@@ -93,7 +93,7 @@ impl Quotas {
         self.0.config.read().clone()
     }
 
-    /// The limited accounts of a caller: its own, with the limits of its record, and its group's.
+    /// Returns the limited accounts of a caller: its own, with the limits of its record, and its group's.
     pub(crate) fn payers(&self, id: &Arc<str>, own: Option<&Limits>, group: Option<&Arc<str>>) -> Payers {
         let config = self.config();
         let own = own.copied().unwrap_or_default().over(config.default);
@@ -104,17 +104,17 @@ impl Quotas {
         limited.map(|(account, limits)| (account, limits.shared(config.share))).collect()
     }
 
-    /// The most output tokens that all payers can hold.
+    /// Returns the maximum output tokens that all payers can reserve.
     pub(crate) fn output_max(&self, payers: &Payers) -> Option<u64> {
         payers.iter().filter_map(|(_, limits)| limits.smallest(Kind::OutputTokens)).min()
     }
 
-    /// Reserves amounts of all payers. Waits for the disk where the reservation is beyond what was charged
-    /// ahead, so it is for threads that may block.
+    /// Reserves amounts for all payers. Waits for the disk if the reservation exceeds the amount charged
+    /// ahead, so it may block.
     ///
     /// # Errors
     ///
-    /// The limit that refuses.
+    /// The limit that refuses the request.
     pub(crate) fn reserve(&self, payers: &Payers, amounts: Amounts) -> Result<Reservation, Refusal> {
         let entry = self.0.ledger.lock().reserve(payers, amounts, now())?;
         let reservation = Reservation { quotas: self.clone(), entry: Some(entry) };
@@ -129,8 +129,7 @@ impl Quotas {
         self.0.ledger.lock().allowances(payers, now())
     }
 
-    /// Writes the state for the end of the process: nothing is charged ahead beyond what requests in progress
-    /// hold.
+    /// Writes the final state: nothing is charged ahead beyond the reservations of running requests.
     ///
     /// # Errors
     ///
@@ -165,7 +164,7 @@ impl Drop for Inner {
     }
 }
 
-/// Saves at intervals, and when a running request needs it, until the quotas are closed or gone.
+/// Saves periodically, and when a running request needs it, until the quotas are closed or dropped.
 fn keep_saved(quotas: &Weak<Inner>, signal: &Signal) {
     loop {
         let Some(interval) = quotas.upgrade().map(|inner| inner.config.read().save_interval) else { return };
@@ -185,7 +184,7 @@ fn keep_saved(quotas: &Weak<Inner>, signal: &Signal) {
     }
 }
 
-/// Reserved amounts of a request. Dropping it settles with what was charged so far.
+/// Reserved amounts of a request. Dropping it settles with the amounts charged so far.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     quotas: Quotas,
@@ -193,8 +192,8 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// Charges the request in progress, so that its total is `total`. Returns whether the disk charges it
-    /// already; otherwise a write is on its way.
+    /// Charges the running request up to `total`. Returns whether the charge is already on disk; otherwise a
+    /// write is pending.
     pub(crate) fn charge(&mut self, total: Amounts) -> bool {
         let inner = &self.quotas.0;
         if let Some(entry) = &mut self.entry {
@@ -207,7 +206,7 @@ impl Reservation {
         durable
     }
 
-    /// Whether the disk charges at least what the request's accounts used and reserved.
+    /// Returns whether the disk charges at least the used and reserved amounts of the request's accounts.
     pub(crate) fn is_durable(&self) -> bool {
         let inner = &self.quotas.0;
         inner.store.is_none() || self.entry.as_ref().is_none_or(|entry| inner.ledger.lock().is_covered(entry))
@@ -218,14 +217,14 @@ impl Reservation {
         self.quotas.0.writes.subscribe()
     }
 
-    /// Ends the request, which used `total`.
+    /// Ends the request with its `total` usage.
     pub(crate) fn settle(mut self, total: Amounts) {
         if let Some(entry) = self.entry.take() {
             self.quotas.0.ledger.lock().settle(entry, total, now());
         }
     }
 
-    /// Ends the request as if it had not been.
+    /// Ends the request and refunds everything.
     pub(crate) fn refund(mut self) {
         if let Some(entry) = self.entry.take() {
             self.quotas.0.ledger.lock().refund(entry, now());

@@ -12,7 +12,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use std::sync::Arc;
 
-/// Headers of a kind: limit, remaining amount, time until all of it is back.
+/// Header names of a kind: limit, remaining amount, time until it is fully restored.
 struct Names {
     limit: HeaderName,
     remaining: HeaderName,
@@ -37,7 +37,7 @@ pub(crate) async fn add_headers(
     request: Request,
     next: Next,
 ) -> Response {
-    // Requests without a valid key have no caller; routes for everyone answer them too.
+    // Requests without a valid key have no caller; public routes also serve them.
     let caller = request.extensions().get::<Caller>().cloned();
     let mut response = next.run(request).await;
     let Some(caller) = caller else { return response };
@@ -48,7 +48,7 @@ pub(crate) async fn add_headers(
     response
 }
 
-/// Adds the headers of the limits of which the least is left.
+/// Adds the headers of the limits with the least remaining share.
 fn add(headers: &mut HeaderMap, allowances: &[Allowance]) {
     let kinds: [(&[Kind], Names); 2] =
         [(&[Kind::Requests], REQUESTS), (&[Kind::PromptTokens, Kind::OutputTokens], TOKENS)];
@@ -62,8 +62,7 @@ fn add(headers: &mut HeaderMap, allowances: &[Allowance]) {
     }
 }
 
-/// A time of nanoseconds in the form of Go's durations, as OpenAI writes it: `250ms`, `1.5s`, `6m0s`,
-/// `2h0m0s`.
+/// Formats nanoseconds like Go's durations, as OpenAI does: `250ms`, `1.5s`, `6m0s`, `2h0m0s`.
 fn duration(nanos: u64) -> String {
     let millis = nanos.div_ceil(1_000_000);
     let (minutes, millis) = (millis / 60_000, millis % 60_000);

@@ -42,11 +42,10 @@ impl FromStr for Account {
     }
 }
 
-/// Accounts that a request is charged to, with their limits.
+/// Accounts charged for a request, with their limits.
 pub(super) type Payers = Vec<(Account, Limits)>;
 
-/// Amounts that a request has reserved, and those it was charged. It ends with [`Ledger::settle`] or
-/// [`Ledger::refund`].
+/// Amounts reserved and charged for a request. It ends with [`Ledger::settle`] or [`Ledger::refund`].
 #[derive(Debug)]
 pub(super) struct Entry {
     /// The accounts, with their states at the first charge.
@@ -62,16 +61,16 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Adds an account from the disk.
+    /// Adds an account loaded from disk.
     pub(super) fn load(&mut self, account: Account, saved: &SavedAccount, now: u64) {
         self.accounts.insert(account, State::load(saved, now));
     }
 
-    /// Reserves `amounts` of all payers, or of none.
+    /// Reserves `amounts` for all payers, or for none.
     ///
     /// # Errors
     ///
-    /// The limit that refuses for the longest time.
+    /// The limit with the longest wait.
     pub(super) fn reserve(&mut self, payers: &Payers, amounts: Amounts, now: u64) -> Result<Entry, Refusal> {
         let mut longest: Option<(u64, Refusal)> = None;
         for (account, limits) in payers {
@@ -109,8 +108,7 @@ impl Ledger {
         Ok(Entry { accounts, held: amounts, charged: Amounts::default() })
     }
 
-    /// Charges a request in progress, so that its total is `total`. An amount that was charged is never less
-    /// later.
+    /// Charges a running request up to `total`. A charge never decreases.
     pub(super) fn charge(&mut self, entry: &mut Entry, total: Amounts, now: u64) {
         let more = total.minus(entry.charged);
         if more.is_zero() {
@@ -127,13 +125,13 @@ impl Ledger {
         entry.charged = entry.charged.plus(more);
     }
 
-    /// Ends a request that used `total`.
+    /// Ends a request with its `total` usage.
     pub(super) fn settle(&mut self, mut entry: Entry, total: Amounts, now: u64) {
         self.charge(&mut entry, total, now);
         self.release(&entry);
     }
 
-    /// Ends a request that counts as if it had not been.
+    /// Ends a request and refunds everything.
     pub(super) fn refund(&mut self, entry: Entry, now: u64) {
         for (account, marks) in &entry.accounts {
             if let (Some(state), Some(marks)) = (self.accounts.get_mut(account), marks) {
@@ -152,7 +150,7 @@ impl Ledger {
         }
     }
 
-    /// Whether the state on the disk charges at least the use of the request's accounts.
+    /// Returns whether the state on disk charges at least the usage of the request's accounts.
     pub(super) fn is_covered(&self, entry: &Entry) -> bool {
         let covered = |account: &Account| self.accounts.get(account).is_none_or(State::is_covered);
         entry.accounts.iter().all(|(account, _)| covered(account))
@@ -168,7 +166,7 @@ impl Ledger {
         payers.iter().flat_map(allowances).collect()
     }
 
-    /// The states to be saved; `None` deletes the one of an account that has nothing left.
+    /// Returns the states to save; `None` deletes the state of an account that has nothing left.
     pub(super) fn save(&mut self, last: bool, now: u64) -> Vec<(Account, Option<Saving>)> {
         let mut savings = Vec::new();
         self.accounts.retain(|account, state| {
@@ -185,7 +183,7 @@ impl Ledger {
         savings
     }
 
-    /// Takes note of whether states were saved.
+    /// Records whether states were saved.
     pub(super) fn saved(&mut self, savings: &[(Account, Option<Saving>)], done: bool) {
         for (account, saving) in savings {
             match (self.accounts.get_mut(account), saving) {
@@ -197,7 +195,7 @@ impl Ledger {
     }
 }
 
-/// The allowance of some kinds of which the least is left, as a share of its limit.
+/// Returns the allowance with the least remaining share among some kinds.
 pub(super) fn tightest(allowances: &[Allowance], kinds: &[Kind]) -> Option<Allowance> {
     let share = |allowance: &Allowance| match allowance.limit {
         0 => 0.0,

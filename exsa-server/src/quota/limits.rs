@@ -16,10 +16,10 @@ const LIMIT_MAX: u64 = 1_000_000_000_000;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Limit {
-    /// That of the default.
+    /// Inherits the default.
     #[default]
     Inherited,
-    /// No limit, whatever the default is.
+    /// No limit, overriding the default.
     Unlimited,
     /// A maximum.
     At(u64),
@@ -30,7 +30,7 @@ impl Limit {
         if self == Self::Inherited { other } else { self }
     }
 
-    /// The maximum, where there is one.
+    /// Returns the maximum, if there is one.
     pub(super) fn value(self) -> Option<u64> {
         match self {
             Self::At(limit) => Some(limit),
@@ -38,7 +38,7 @@ impl Limit {
         }
     }
 
-    /// The part of a limit that one of several servers grants.
+    /// Returns the part of a limit granted by one of several servers.
     fn shared(self, share: Share) -> Self {
         match self {
             Self::At(limit) => Self::At(share.of(limit)),
@@ -127,22 +127,22 @@ pub struct Limits {
     /// Generated tokens per day.
     #[serde(skip_serializing_if = "Limit::is_inherited")]
     pub output_tokens_per_day: Limit,
-    /// Requests in progress at a time.
+    /// Concurrent requests.
     #[serde(skip_serializing_if = "Limit::is_inherited")]
     pub streams: Limit,
 }
 
 impl Limits {
-    /// Reads the limits in the record of a key.
+    /// Parses the limits in the record of a key.
     ///
     /// # Errors
     ///
-    /// The field at fault and the allowed values.
+    /// The invalid field and the allowed values.
     pub fn from_json(quota: &serde_json::Value) -> Result<Self, serde_json::Error> {
         Self::deserialize(quota)
     }
 
-    /// The limits of a key that has `self` of its own, others from `default`.
+    /// Returns the limits of a key: its own, else those of `default`.
     #[must_use]
     pub fn over(self, default: Self) -> Self {
         Self {
@@ -156,7 +156,7 @@ impl Limits {
         }
     }
 
-    /// The part of all limits that one of several servers grants.
+    /// Returns the part of all limits granted by one of several servers.
     #[must_use]
     pub(super) fn shared(self, share: Share) -> Self {
         Self {
@@ -188,19 +188,19 @@ impl Limits {
         [Period::Minute, Period::Day].into_iter().filter_map(|period| self.of(period, kind)).min()
     }
 
-    /// Whether nothing is limited.
+    /// Returns whether nothing is limited.
     pub(super) fn is_empty(&self) -> bool {
         self.streams.value().is_none() && Kind::ALL.into_iter().all(|kind| self.smallest(kind).is_none())
     }
 }
 
-/// The time over which a limit counts.
+/// Period of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Period {
-    /// A minute; the allowance comes back continuously.
+    /// A minute; the allowance is restored continuously.
     Minute,
-    /// A day of UTC; the allowance comes back at midnight.
+    /// A UTC day; the allowance is restored at midnight.
     Day,
 }
 
@@ -217,24 +217,24 @@ impl Period {
     }
 }
 
-/// The quotas.
+/// The section `[quota]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct QuotaConfig {
-    /// Limits of each key, for fields that it has none of its own for.
+    /// Default limits of each key.
     pub default: Limits,
     /// Limits of groups, shared by their keys.
     pub groups: BTreeMap<String, Limits>,
-    /// Limits of single keys by id; they win over those in the record of the key.
+    /// Limits of single keys by id; they override those in the key's record.
     pub keys: BTreeMap<String, Limits>,
     /// Part of every limit that this server grants, above 0 and at most 1; 1 by default. Several servers
-    /// whose shares sum to 1 grant no more than the limits together.
+    /// whose shares sum to 1 together grant at most the limits.
     pub share: Share,
     /// Maximum output tokens that a request reserves when it begins; 4,096 by default. A longer answer is
     /// charged as it grows.
     pub output_reserve_max: u64,
-    /// Time between writes of the state; 10 s by default.
+    /// Interval at which the state is written; 10 s by default.
     #[serde(with = "crate::config::units::duration")]
     pub save_interval: Duration,
 }
@@ -253,7 +253,7 @@ impl Default for QuotaConfig {
 }
 
 impl QuotaConfig {
-    /// Finds a value that cannot be used: its setting in the section, and the error with the allowed range.
+    /// Finds an invalid value: its setting in the section, and the error with the allowed range.
     pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
         let (reserve, max) = (self.output_reserve_max, 1 << 24);
         if !(1..=max).contains(&reserve) {
@@ -265,14 +265,14 @@ impl QuotaConfig {
         Ok(())
     }
 
-    /// Reports unusable values.
+    /// Reports invalid values.
     pub(crate) fn validate(&self, problems: &mut Problems) {
         if let Err((setting, problem)) = self.check() {
             problems.add(format!("quota.{setting}"), problem);
         }
     }
 
-    /// Whether any limit is set; keys may have further ones in their records.
+    /// Returns whether any limit is set; keys may have further ones in their records.
     pub fn is_set(&self) -> bool {
         *self
             != Self {

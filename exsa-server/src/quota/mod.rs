@@ -1,6 +1,6 @@
-//! Quotas: requests and tokens per minute and day, and requests in progress, of keys and groups.
+//! Quotas: requests and tokens per minute and day, and concurrent requests, for keys and groups.
 //!
-//! `docs/quotas.md` describes the configuration, the headers and the rule of durability.
+//! `docs/quotas.md` describes the configuration, the headers and the durability rule.
 
 mod account;
 mod amounts;

@@ -1,9 +1,9 @@
-//! The part of the limits that one of several servers grants.
+//! The part of the limits granted by one of several servers.
 
 use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// Units of 1: shares are used in steps of a billionth, so that products with limits are exact.
+/// Units of 1: shares are multiples of a billionth, so that products with limits are exact.
 const UNITS: u64 = 1_000_000_000;
 
 /// Part of every limit, above 0 and at most 1.
@@ -12,13 +12,13 @@ const UNITS: u64 = 1_000_000_000;
 pub struct Share(f64);
 
 impl Share {
-    /// A share; `None` for a number that is not above 0 and at most 1.
+    /// Creates a share; `None` for a number that is not above 0 and at most 1.
     pub fn new(share: f64) -> Option<Self> {
-        // Less than a step would be nothing.
+        // Less than a unit would be nothing.
         (share * UNITS as f64 >= 1.0 && share <= 1.0).then_some(Self(share))
     }
 
-    /// The share of a limit: rounded down, but at least 1 where the limit allows anything at all.
+    /// Returns the share of a limit: rounded down, but at least 1 if the limit is above 0.
     pub(super) fn of(self, limit: u64) -> u64 {
         // The nearest binary number may be below a decimal one, such as 0.29, but by far less than this.
         let units = (self.0 * UNITS as f64 + 0.001) as u64;

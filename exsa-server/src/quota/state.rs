@@ -1,9 +1,9 @@
-//! The state of an account on the disk.
+//! State of an account on disk.
 
 use super::amounts::Amounts;
 use serde::{Deserialize, Serialize};
 
-/// An account on the disk. After a crash the amounts in `ahead` count as used.
+/// State of an account on disk. After a crash the amounts in `ahead` count as used.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SavedAccount {
@@ -13,7 +13,7 @@ pub(super) struct SavedAccount {
     pub(super) day: u64,
     /// Amounts used on that day.
     pub(super) used: Amounts,
-    /// Amounts that the minute buckets lack, rounded up.
+    /// Debt of the minute buckets, rounded up.
     pub(super) debt: Amounts,
     /// Amounts reserved, and those that may be used before the next state is saved.
     pub(super) ahead: Amounts,

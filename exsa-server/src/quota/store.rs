@@ -1,4 +1,4 @@
-//! The table of the quotas in the shared database.
+//! The quota table in the shared database.
 
 use super::account::Saving;
 use super::error::QuotaError;
@@ -7,7 +7,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use std::fmt;
 use std::sync::Arc;
 
-/// States of accounts in JSON, by owner: `key:ID` or `group:NAME`.
+/// Account states in JSON, by owner: `key:ID` or `group:NAME`.
 const TABLE: TableDefinition<&str, &[u8]> = TableDefinition::new("quota_accounts");
 
 /// The table.
@@ -15,7 +15,7 @@ const TABLE: TableDefinition<&str, &[u8]> = TableDefinition::new("quota_accounts
 pub(super) struct Store(Arc<Database>);
 
 impl Store {
-    /// Opens the table, and makes it if it is not there.
+    /// Opens the table, creating it if missing.
     pub(super) fn open(database: Arc<Database>) -> Result<Self, QuotaError> {
         let store = Self(database);
         store.make().map_err(QuotaError::Store)?;
@@ -50,7 +50,7 @@ impl Store {
         Ok(states)
     }
 
-    /// Writes states durably, all or none.
+    /// Writes states durably and atomically.
     pub(super) fn save(&self, savings: &[(Account, Option<Saving>)]) -> Result<(), redb::Error> {
         let write = self.0.begin_write()?;
         {
@@ -59,7 +59,7 @@ impl Store {
                 let scope = account.to_string();
                 match saving {
                     Some(saving) => {
-                        // Structs of numbers always have a JSON form.
+                        // Structs of numbers can always be serialized.
                         let state = serde_json::to_vec(&saving.saved).unwrap_or_default();
                         table.insert(scope.as_str(), state.as_slice())?;
                     }

@@ -1,13 +1,14 @@
-//! Settings in which two configurations differ.
+//! Differences between two configurations.
 
 use crate::config::Config;
 use serde_json::Value;
 
-/// The settings that differ, such as `listen.port`, in alphabetical order. Lists differ as a whole.
+/// Returns the differing settings, such as `listen.port`, in alphabetical order. Lists are compared as a
+/// whole.
 pub(super) fn between(old: &Config, new: &Config) -> Vec<String> {
     let mut paths = Vec::new();
     compare(&json(old), &json(new), "", &mut paths);
-    // Maps keep the order of fields or of names, by features of other crates.
+    // The order of maps depends on features of other crates.
     paths.sort();
     paths
 }

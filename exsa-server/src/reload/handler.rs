@@ -6,7 +6,7 @@ use axum::Json;
 use std::sync::Arc;
 use tracing::error;
 
-/// Reloads the configuration; answers with the settings that have changed and those that need a restart.
+/// Reloads the configuration; responds with the settings that have changed and those that need a restart.
 pub(crate) async fn handle(reloader: Arc<Reloader>) -> Result<Json<ReloadReport>, ApiError> {
     match tokio::task::spawn_blocking(move || reloader.reload_logged()).await {
         Ok(Ok(report)) => Ok(Json(report)),

@@ -1,7 +1,7 @@
-//! Changes of the configuration while the server runs.
+//! Configuration changes while the server runs.
 //!
-//! A reload reads the file and the flags again. Every part of the server first prepares its new settings; if
-//! all can, all change, else nothing does.
+//! A reload reads the file and the flags again. Every part of the server first prepares its new settings;
+//! then either all change, or none.
 
 mod difference;
 mod handler;
@@ -19,23 +19,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use tracing::{error, info, warn};
 
-/// A change that cannot fail.
+/// A prepared change, which cannot fail.
 pub type Change = Box<dyn FnOnce() + Send>;
 
-/// A part of the server whose settings can change while it runs.
+/// A part of the server whose settings can change at run time.
 pub trait Reload: Send + Sync {
     /// The settings that are applied: sections such as `limits` or settings such as `log.level`.
     fn settings(&self) -> &[&'static str];
 
-    /// Prepares the settings of `config`. Nothing changes before the returned function is called, and calling
-    /// it does not fail.
+    /// Prepares the settings of `config`. Nothing changes until the returned function is called, which cannot
+    /// fail.
     ///
     /// Problems are reported by setting; if any part reports one, no part changes. `None` without a problem
-    /// says that these settings need a restart.
+    /// means that these settings need a restart.
     fn prepare(&self, config: &Config, problems: &mut Problems) -> Option<Change>;
 }
 
-/// The settings that a reload has changed.
+/// Report of a reload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct ReloadReport {
@@ -55,10 +55,10 @@ pub struct ReloadCounts {
     pub refused: u64,
 }
 
-/// Reads the configuration again and hands it to the parts of the server.
+/// Reads the configuration again and applies it to the parts of the server.
 pub struct Reloader {
     source: ConfigSource,
-    /// Serializes reloads; the settings in use.
+    /// Serializes reloads; holds the current settings.
     current: Mutex<Config>,
     parts: Vec<Box<dyn Reload>>,
     ok: AtomicU64,
@@ -72,7 +72,7 @@ impl fmt::Debug for Reloader {
 }
 
 impl Reloader {
-    /// A reloader of a server that was started with `config` from `source`.
+    /// Creates a reloader for a server that was started with `config` from `source`.
     pub fn new(source: ConfigSource, config: Config) -> Self {
         Self {
             source,
@@ -95,11 +95,11 @@ impl Reloader {
         self
     }
 
-    /// Reads the configuration again and applies it. Blocks on files.
+    /// Reads the configuration again and applies it. Blocks on file access.
     ///
     /// # Errors
     ///
-    /// All problems; nothing has changed then.
+    /// All problems; nothing has changed.
     pub fn reload(&self) -> Result<ReloadReport, ConfigError> {
         let outcome = self.apply();
         let count = if outcome.is_ok() { &self.ok } else { &self.refused };
@@ -108,7 +108,7 @@ impl Reloader {
     }
 
     fn apply(&self) -> Result<ReloadReport, ConfigError> {
-        // The lock is held to the end, so that of two reloads the later one stays.
+        // The lock is held to the end, so that of two reloads the later one wins.
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changes = Vec::new();
         let next = self.source.load_with(|config, problems| {
@@ -128,11 +128,11 @@ impl Reloader {
         Ok(ReloadReport { changed, needs_restart })
     }
 
-    /// Like [`reload`](Self::reload), with the outcome in the log.
+    /// Like [`reload`](Self::reload), and logs the outcome.
     ///
     /// # Errors
     ///
-    /// As [`reload`](Self::reload).
+    /// Those of [`reload`](Self::reload).
     pub fn reload_logged(&self) -> Result<ReloadReport, ConfigError> {
         let outcome = self.reload();
         match &outcome {
@@ -148,7 +148,7 @@ impl Reloader {
     }
 }
 
-/// Whether a setting is `name` or within the section `name`.
+/// Returns whether a setting is `name` or in the section `name`.
 fn covers(name: &str, setting: &str) -> bool {
     setting.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }

@@ -1,4 +1,4 @@
-//! Parts of the server that take new settings while it runs.
+//! Parts of the server with reloadable settings.
 
 use super::{Change, Reload};
 use crate::access::{Access, AccessConfig, AccessError};
@@ -26,7 +26,7 @@ impl Reload for Routes {
     }
 }
 
-/// The limits of connections, for new ones.
+/// Connection limits, for new connections.
 #[derive(Clone, Debug)]
 pub struct Limits(pub Live<ConnectionLimits>);
 
@@ -41,7 +41,7 @@ impl Reload for Limits {
     }
 }
 
-/// The times of the server's end.
+/// Shutdown times.
 #[derive(Clone, Debug)]
 pub struct Drain(pub Live<DrainConfig>);
 
@@ -56,7 +56,7 @@ impl Reload for Drain {
     }
 }
 
-/// The limits of use.
+/// Quotas.
 #[derive(Clone, Debug)]
 pub struct Quota(pub Quotas);
 
@@ -68,7 +68,7 @@ impl Reload for Quota {
     fn prepare(&self, config: &Config, _: &mut Problems) -> Option<Change> {
         let (quotas, next) = (self.0.clone(), config.quota.clone());
         Some(Box::new(move || {
-            // The configuration was checked as a whole before.
+            // The configuration was already validated as a whole.
             if let Err(error) = quotas.reconfigure(next) {
                 warn!(%error, "the quotas stay");
             }
@@ -76,7 +76,7 @@ impl Reload for Quota {
     }
 }
 
-/// Tokens, and limits of wrong keys. Keys themselves change by their routes.
+/// Token settings, and limits of wrong keys. Keys themselves change through their routes.
 #[derive(Debug)]
 pub struct Callers {
     /// Keys and tokens, if requests are authenticated.
@@ -92,7 +92,7 @@ impl Reload for Callers {
 
     fn prepare(&self, config: &Config, problems: &mut Problems) -> Option<Change> {
         let (next, started) = (&config.access, &self.started);
-        // A server that goes on without them would not be guarded as its file says.
+        // A server that continued without them would not be protected as its file says.
         if next.enabled != started.enabled {
             problems
                 .add("access.enabled", format!("restart needed: the server runs with {}", started.enabled));
@@ -128,7 +128,7 @@ impl Reload for Callers {
     }
 }
 
-/// The tables of models, and the mode of engines. Folders, memory and loading need a restart.
+/// Model tables, and the mode of engines. Folders, memory and loading settings need a restart.
 #[derive(Debug)]
 pub struct ModelTables(pub Arc<Models>);
 
@@ -166,7 +166,7 @@ impl Reload for ModelTables {
     }
 }
 
-/// The certificates of TLS. Whether there is TLS needs a restart.
+/// TLS certificates. Enabling or disabling TLS needs a restart.
 #[cfg(feature = "tls")]
 #[derive(Clone, Debug)]
 pub struct Certificates(pub crate::tls::Tls);

@@ -29,7 +29,7 @@ pub(super) struct Counts {
 impl Counts {
     pub(super) fn new() -> Self {
         let counts = Self::default();
-        // A counter that is there from the start has a rate from its first loss on.
+        // A counter that exists from the start has a rate from its first loss.
         for reason in [QUEUE_FULL, EXPORT_FAILED, REJECTED] {
             counts.dropped(reason, 0);
         }
@@ -40,7 +40,7 @@ impl Counts {
         self.exported.inc_by(spans);
     }
 
-    /// Counts lost spans by the cause.
+    /// Counts lost spans by cause.
     pub(super) fn dropped(&self, reason: &'static str, spans: u64) {
         self.dropped.get_or_create(&DropLabels { reason }).inc_by(spans);
     }

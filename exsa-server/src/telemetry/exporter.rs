@@ -20,16 +20,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ureq::Agent;
 
-/// Wait before the first retry; each further one is twice as long.
+/// Delay before the first retry, doubled for each further one.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Maximum wait between retries.
+/// Maximum delay between retries.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// Maximum bytes of an answer that are read.
+/// Maximum bytes read of a response.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
-/// Statuses after which the specification of OTLP allows a retry.
+/// Statuses after which the OTLP specification allows a retry.
 const RETRYABLE: [u16; 4] = [429, 502, 503, 504];
 
 /// Sends batches to a collector.
@@ -45,10 +45,10 @@ pub(super) struct Exporter {
     outage: Mutex<Option<Outage>>,
 }
 
-/// An attempt that failed.
+/// A failed attempt.
 struct Failure {
     error: String,
-    /// Whether another attempt may succeed, and the wait that the collector asks for.
+    /// Whether a retry may succeed, and the delay that the collector asks for.
     retry: Option<Duration>,
 }
 
@@ -75,8 +75,7 @@ impl Exporter {
         })
     }
 
-    /// Sends a batch; tries again after failures that pass, until the timeout. Returns the number of rejected
-    /// spans and the reason.
+    /// Sends a batch, with retries until the timeout. Returns the number of rejected spans and the reason.
     fn send(&self, body: &[u8]) -> Result<(u64, String), String> {
         let end = Instant::now() + self.timeout;
         let mut wait = RETRY;
@@ -114,16 +113,16 @@ impl Exporter {
         if !status.is_success() {
             let retry =
                 RETRYABLE.contains(&status.as_u16()).then(|| Duration::from_secs(after.unwrap_or_default()));
-            // The text of the answer may repeat headers of the request, which are secret.
+            // The response body may repeat request headers, which are secret.
             return Err(Failure { error: format!("the collector answered {status}"), retry });
         }
-        // Collectors may answer with an empty body or, against the specification, with a text.
+        // Collectors may respond with an empty body or, against the specification, with text.
         let answer = ExportTraceServiceResponse::decode(&*answer.unwrap_or_default()).unwrap_or_default();
         let partial = answer.partial_success.unwrap_or_default();
         Ok((u64::try_from(partial.rejected_spans).unwrap_or_default(), partial.error_message))
     }
 
-    /// Counts the outcome of a batch, and logs outages.
+    /// Records the outcome of a batch, and logs outages.
     fn book(&self, spans: u64, sent: Result<(u64, String), String>) -> OTelSdkResult {
         let (mut outage, now) = (self.outage.lock(), Instant::now());
         match sent {
@@ -150,7 +149,7 @@ impl Exporter {
 }
 
 impl SpanExporter for Exporter {
-    /// Blocks: the batch processor has a thread of its own.
+    /// Blocks: the batch processor has its own thread.
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
         let resource_spans = group_spans_by_resource_and_scope(batch, &self.resource);
@@ -171,7 +170,7 @@ impl std::fmt::Debug for Exporter {
     }
 }
 
-/// The time, changed by up to a quarter, so that servers that lost their collector together do not return
+/// Varies a delay by up to a quarter, so that servers that lost their collector together do not return
 /// together.
 fn jittered(time: Duration) -> Duration {
     let random = f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX);

@@ -1,6 +1,6 @@
-//! The span of an inference, after the semantic conventions of OpenTelemetry for generative AI.
+//! Span of an inference, following OpenTelemetry's semantic conventions for generative AI.
 //!
-//! Prompts, answers and texts of a request, such as stop strings, are no part of it.
+//! It contains no prompts, answers or other texts of a request, such as stop strings.
 
 use exsa_core::{FinishReason, Prompt, Request, Usage};
 use opentelemetry::trace::{Span as _, SpanKind, Status, Tracer};
@@ -59,27 +59,27 @@ impl InferenceSpan {
             attributes.push(KeyValue::new("gen_ai.response.model", model.to_owned()));
         }
         let name = model.map_or_else(|| operation.to_owned(), |model| format!("{operation} {model}"));
-        // The model runs in this process, for which the conventions have this kind.
+        // The conventions prescribe this kind for a model in the same process.
         let builder = tracer.span_builder(name).with_kind(SpanKind::Internal).with_start_time(begun);
         let span = tracer.build_with_context(builder.with_attributes(attributes), parent);
         Self(Some(Box::new(Open { span, begun, first_token: None, reasons: BTreeMap::new(), generates })))
     }
 
-    /// Takes note of a generated token.
+    /// Records a generated token.
     pub(crate) fn token(&mut self) {
         if let Some(open) = &mut self.0 {
             open.first_token.get_or_insert_with(opentelemetry::time::now);
         }
     }
 
-    /// Takes note of the end of an answer.
+    /// Records the end of an answer.
     pub(crate) fn answer(&mut self, index: usize, reason: &FinishReason) {
         if let Some(open) = &mut self.0 {
             open.reasons.insert(index, reason.openai());
         }
     }
 
-    /// Ends the span of a request that ended, perhaps with an error.
+    /// Ends the span of a completed or failed request.
     pub(crate) fn end(&mut self, usage: &Usage, error: Option<&str>) {
         let Some(mut open) = self.0.take() else { return };
         let count =
@@ -109,7 +109,7 @@ impl InferenceSpan {
         open.span.end();
     }
 
-    /// Ends the span of a request whose client has gone after `output` tokens.
+    /// Ends the span of a request whose client disconnected after `output` tokens.
     pub(crate) fn abandon(&mut self, output: u64) {
         let Some(mut open) = self.0.take() else { return };
         if open.generates {
@@ -123,7 +123,7 @@ impl InferenceSpan {
 }
 
 impl Open {
-    /// Adds the event of the first token: at the time that the engine tells, else at that of its arrival.
+    /// Adds the first-token event, with the engine's time if known, else the time of its arrival.
     fn first_token(&mut self, time: Option<Duration>) {
         let at = time.and_then(|time| self.begun.checked_add(time)).or(self.first_token);
         let Some(at) = at else { return };
@@ -145,7 +145,7 @@ impl fmt::Debug for InferenceSpan {
     }
 }
 
-/// The settings of a request, apart from texts.
+/// Attributes for the settings of a request, except texts.
 fn of_request(request: &Request) -> Vec<KeyValue> {
     let sampling = &request.sampling;
     let integer =
@@ -165,7 +165,7 @@ fn of_request(request: &Request) -> Vec<KeyValue> {
     attributes
 }
 
-/// The number with the fewest digits that stand for `value`: 0.8, not 0.800000011920929.
+/// Converts to the shortest decimal for `value`: 0.8, not 0.800000011920929.
 fn decimal(value: f32) -> f64 {
     value.to_string().parse().unwrap_or(f64::from(value))
 }

@@ -1,8 +1,8 @@
-//! Traces over OTLP: one span per HTTP request, and a child of it per inference.
+//! Traces over OTLP: one span per HTTP request, with a child span per inference.
 //!
-//! A request continues the trace of an incoming W3C `traceparent`. Spans hold facts about the work and never
-//! prompts, answers or keys. They end on the threads of requests and are exported from a thread of their own;
-//! when their queue is full they are dropped and counted.
+//! A request continues the trace of an incoming W3C `traceparent`. Spans never contain prompts, answers or
+//! keys. They end on request threads and are exported by a separate thread; if their queue is full they are
+//! dropped and counted.
 
 mod counts;
 mod exporter;

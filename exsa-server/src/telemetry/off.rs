@@ -1,4 +1,4 @@
-//! Spans of a build without traces: they do nothing.
+//! No-op spans for builds without traces.
 
 use crate::state::AppState;
 use axum::extract::Request;

@@ -1,15 +1,15 @@
-//! The log of a collector that cannot be reached: once, then at growing intervals.
+//! Logs an unreachable collector: once, then at growing intervals.
 
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
-/// Interval between the first two lines about an outage; each further one is twice as long.
+/// Interval between the first two log lines about an outage, doubled for each further one.
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Maximum interval between lines.
 const INTERVAL_MAX: Duration = Duration::from_secs(3600);
 
-/// An outage, from the first batch that was lost to the next one that was taken.
+/// An outage, from the first lost batch to the next accepted one.
 #[derive(Debug)]
 pub(super) struct Outage {
     since: Instant,
@@ -19,7 +19,7 @@ pub(super) struct Outage {
 }
 
 impl Outage {
-    /// Takes note of lost spans, at the time `now`. Returns whether the log gets a line.
+    /// Records lost spans at the time `now`. Returns whether a log line is due.
     pub(super) fn failed(outage: &mut Option<Self>, spans: u64, error: &str, now: Instant) -> bool {
         let current = outage.get_or_insert(Self { since: now, lost: 0, next: now, interval: INTERVAL });
         current.lost += spans;
@@ -32,7 +32,7 @@ impl Outage {
         true
     }
 
-    /// Takes note of a batch that was taken.
+    /// Records an accepted batch.
     pub(super) fn ended(outage: &mut Option<Self>, now: Instant) {
         if let Some(Self { since, lost, .. }) = outage.take() {
             let seconds = now.duration_since(since).as_secs();

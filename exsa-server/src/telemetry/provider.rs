@@ -1,4 +1,4 @@
-//! The export as a whole: opens and closes it.
+//! Opens and closes the trace export.
 
 use super::counts::Counts;
 use super::exporter::Exporter;
@@ -55,7 +55,7 @@ struct Inner {
     caller_id: bool,
 }
 
-/// Settings of `[telemetry]`, or of the environment, that cannot be used.
+/// Invalid settings of `[telemetry]` or of the environment.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", list(.problems))]
 #[non_exhaustive]
@@ -71,11 +71,11 @@ fn list(problems: &[(&'static str, String)]) -> String {
 
 impl Telemetry {
     /// Starts the export; `None` if neither `config` nor the environment names a collector. The collector
-    /// need not be there.
+    /// need not be reachable.
     ///
     /// # Errors
     ///
-    /// A setting or a standard environment variable cannot be used, or a file cannot be read.
+    /// A setting or a standard environment variable is invalid, or a file cannot be read.
     pub fn open(config: &TelemetryConfig) -> Result<Option<Self>, TelemetryError> {
         let settings =
             TelemetrySettings::of_process(config).map_err(|problems| TelemetryError { problems })?;
@@ -104,7 +104,8 @@ impl Telemetry {
         Ok(Some(Self { inner: Arc::new(inner) }))
     }
 
-    /// Exports what waits, for at most `flush_timeout`, and ends the export. Blocks. Further spans are lost.
+    /// Exports the queued spans, for at most `flush_timeout`, and ends the export. Blocks. Further spans are
+    /// lost.
     pub fn close(&self) {
         self.inner.close();
     }
@@ -121,7 +122,7 @@ impl Telemetry {
         self.inner.caller_id
     }
 
-    /// Adds the counts of spans to the metrics.
+    /// Adds the span counters to the metrics.
     pub(crate) fn register(&self, metrics: &Metrics) {
         self.inner.counts.register(metrics);
     }
@@ -160,7 +161,7 @@ fn sampler(settings: &TelemetrySettings) -> Sampler {
     }
 }
 
-/// The attributes of this server, among which those of the configuration come last and stay.
+/// Resource attributes of this server; those of the configuration come last and take precedence.
 fn resource(settings: &TelemetrySettings) -> Resource {
     let configured = settings.resource.iter().map(|(name, value)| KeyValue::new(name.clone(), value.clone()));
     Resource::builder_empty()

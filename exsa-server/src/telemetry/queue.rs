@@ -1,4 +1,4 @@
-//! The bounded queue between the threads of requests and the exporter.
+//! Bounded queue between request threads and the exporter.
 
 use super::counts::{self, Counts};
 use opentelemetry::Context;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Counts spans from their end to that of their export.
+/// Number of spans between their end and their export.
 #[derive(Debug)]
 pub(super) struct Waiting {
     spans: AtomicUsize,
@@ -31,8 +31,7 @@ impl Waiting {
     }
 }
 
-/// Drops and counts spans that find the queue full, before the batch processor, which does not tell how many
-/// it drops.
+/// Drops and counts spans if the queue is full, before the batch processor, which does not report its drops.
 #[derive(Debug)]
 pub(super) struct Gate {
     pub(super) batches: BatchSpanProcessor,

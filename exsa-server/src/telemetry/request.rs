@@ -1,4 +1,4 @@
-//! The span of an HTTP request, after the semantic conventions of OpenTelemetry for HTTP servers.
+//! Span of an HTTP request, following OpenTelemetry's semantic conventions for HTTP servers.
 
 use super::{InferenceSpan, Telemetry};
 use crate::http::request_log;
@@ -17,7 +17,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Maximum bytes of an incoming `traceparent` or `tracestate`, which every span of the trace would repeat.
+/// Maximum bytes of an incoming `traceparent` or `tracestate`, since every span of the trace repeats them.
 const HEADER_BYTES_MAX: usize = 512;
 
 /// The span of a request; empty if the request is not traced. Clones share it.
@@ -26,7 +26,7 @@ pub(crate) struct RequestSpan(Option<Arc<Traced>>);
 
 struct Traced {
     span: Mutex<Span>,
-    /// The parent of spans within this one.
+    /// Parent context for child spans.
     context: Context,
     telemetry: Telemetry,
     trace_id: String,
@@ -43,7 +43,7 @@ impl RequestSpan {
         }
         let (method, other) = method(request.method());
         let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-        // A name has few values: it tells the route's template and never the path.
+        // Span names need low cardinality: the route's template is used, never the path.
         let verb = if other.is_some() { "HTTP" } else { method };
         let name = route.map_or_else(|| verb.to_owned(), |route| format!("{verb} {route}"));
         let mut attributes = vec![
@@ -76,14 +76,14 @@ impl RequestSpan {
         self.0.as_ref().map(|traced| (&*traced.trace_id, &*traced.span_id)).unzip()
     }
 
-    /// Names the caller, if the configuration says so.
+    /// Sets the caller, if the configuration enables it.
     pub(crate) fn caller(&self, id: &str) {
         if let Some(traced) = self.0.as_ref().filter(|traced| traced.telemetry.names_callers()) {
             traced.span.lock().set_attribute(KeyValue::new("exsa.caller.id", id.to_owned()));
         }
     }
 
-    /// Ends the span with the status of the response, if there was one, and whether it was sent to its end.
+    /// Ends the span with the status of the response, if any, and whether it was sent completely.
     pub(crate) fn end(&self, status: Option<u16>, whole: bool) {
         let Some(traced) = &self.0 else { return };
         let mut span = traced.span.lock();
@@ -101,14 +101,14 @@ impl RequestSpan {
         span.end();
     }
 
-    /// Begins the span of a generation within this one.
+    /// Begins a child span for a generation.
     pub(crate) fn generation(&self, model: Option<&str>, request: &exsa_core::Request) -> InferenceSpan {
         self.0.as_ref().map_or_else(InferenceSpan::default, |traced| {
             InferenceSpan::generation(traced.telemetry.tracer(), &traced.context, model, request)
         })
     }
 
-    /// Begins the span of an `operation` without generated tokens within this one.
+    /// Begins a child span for an `operation` without generated tokens.
     pub(crate) fn computation(&self, operation: &'static str, model: Option<&str>) -> InferenceSpan {
         self.0.as_ref().map_or_else(InferenceSpan::default, |traced| {
             InferenceSpan::computation(traced.telemetry.tracer(), &traced.context, operation, model)
@@ -122,7 +122,7 @@ impl fmt::Debug for RequestSpan {
     }
 }
 
-/// The method, or `_OTHER` and the method where it is none of the standard.
+/// Returns the method, or `_OTHER` and the original method if it is not a standard one.
 fn method(method: &Method) -> (&'static str, Option<String>) {
     let known = match *method {
         Method::GET => "GET",
@@ -139,7 +139,7 @@ fn method(method: &Method) -> (&'static str, Option<String>) {
     (known, None)
 }
 
-/// The scheme of the connection: a proxy that ends TLS is not seen.
+/// Returns the scheme of the connection; a TLS-terminating proxy is not visible.
 fn scheme(request: &Request) -> &'static str {
     let connection = request.extensions().get::<Connection>();
     if connection.is_some_and(|connection| connection.transport == Transport::Tls) { "https" } else { "http" }
@@ -154,7 +154,7 @@ fn version(version: Version) -> Option<&'static str> {
     }
 }
 
-/// The headers of a request, of which a propagator reads the trace.
+/// Request headers, from which a propagator reads the trace.
 struct Headers<'a>(&'a HeaderMap);
 
 impl Extractor for Headers<'_> {

@@ -1,9 +1,9 @@
-//! The limit of the last exports, which ends waits of the exporter.
+//! Deadline of the last exports, which also ends the exporter's waits.
 
 use parking_lot::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// Tells the exporter when the server ends.
+/// Signals the exporter that the server is shutting down.
 #[derive(Debug, Default)]
 pub(super) struct Shutdown {
     deadline: Mutex<Option<Instant>>,
@@ -11,7 +11,7 @@ pub(super) struct Shutdown {
 }
 
 impl Shutdown {
-    /// Begins the end: exports have `limit` from now on. Only the first call counts.
+    /// Begins the shutdown: exports have `limit` from now on. Only the first call counts.
     pub(super) fn begin(&self, limit: Duration) -> bool {
         let mut deadline = self.deadline.lock();
         let first = deadline.is_none();
@@ -22,12 +22,12 @@ impl Shutdown {
         first
     }
 
-    /// The deadline of exports, once the server ends.
+    /// Returns the export deadline, once the server is shutting down.
     pub(super) fn deadline(&self) -> Option<Instant> {
         *self.deadline.lock()
     }
 
-    /// Waits; returns early, with `false`, when the server ends.
+    /// Sleeps; returns early, with `false`, when the shutdown begins.
     pub(super) fn sleep(&self, time: Duration) -> bool {
         let end = Instant::now() + time;
         let mut deadline = self.deadline.lock();

@@ -1,4 +1,4 @@
-//! TLS 1.2 and 1.3, with certificates of clients and a reload of the files.
+//! TLS 1.2 and 1.3, with client certificates and reloading of the files.
 
 mod subject;
 
@@ -24,11 +24,11 @@ pub struct Tls {
     current: Live<Arc<ServerConfig>>,
 }
 
-/// Files that [`Tls`] cannot use.
+/// Error of the certificate files.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// A file cannot be read or holds no PEM.
+    /// A file cannot be read or is not PEM.
     #[error("{} cannot be read: {source}", path.display())]
     File {
         /// The setting of the file: `cert`, `key` or `client_ca`.
@@ -46,7 +46,7 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
     },
-    /// The certificate and the key cannot be used together, or a certificate cannot be read.
+    /// Certificate and key do not match, or a certificate is invalid.
     #[error("the certificate cannot be used: {source}")]
     Certificate {
         /// The setting of the file.
@@ -63,7 +63,7 @@ pub enum TlsError {
 }
 
 impl TlsError {
-    /// The setting at fault: `cert`, `key` or `client_ca`.
+    /// The invalid setting: `cert`, `key` or `client_ca`.
     pub fn setting(&self) -> &'static str {
         match self {
             Self::File { setting, .. }
@@ -87,22 +87,22 @@ impl Tls {
     ///
     /// # Errors
     ///
-    /// A file cannot be read, or its certificates cannot be used.
+    /// A file cannot be read, or its certificates are unusable.
     pub fn open(config: &TlsConfig) -> Result<Self, TlsError> {
         Ok(Self { current: Live::new(read(config)?) })
     }
 
-    /// Reads the files again. The function that is returned puts them in use, for new connections.
+    /// Reads the files again. The returned function applies them to new connections.
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open); the files in use stay.
+    /// Those of [`open`](Self::open); the current files stay in use.
     pub fn prepare(&self, config: &TlsConfig) -> Result<impl FnOnce() + Send + use<>, TlsError> {
         let (current, next) = (self.current.clone(), read(config)?);
         Ok(move || current.set(next))
     }
 
-    /// Makes the handshake of a connection.
+    /// Performs the handshake of a connection.
     pub(crate) async fn accept<S>(&self, stream: S) -> io::Result<Secured<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -139,7 +139,7 @@ fn read(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
     Ok(Arc::new(tls))
 }
 
-/// The check of certificates of clients; `None` if none are asked for.
+/// Returns the verifier of client certificates; `None` if none are requested.
 fn verifier(
     config: &TlsConfig,
     provider: Arc<CryptoProvider>,

@@ -1,4 +1,4 @@
-//! The subject of an X.509 certificate (RFC 5280) as text (RFC 4514).
+//! Formats the subject of an X.509 certificate (RFC 5280) as text (RFC 4514).
 
 use std::fmt::Write;
 
@@ -10,7 +10,8 @@ const OBJECT_ID: u8 = 0x06;
 const BMP_STRING: u8 = 0x1e;
 const LATIN_STRINGS: [u8; 4] = [0x0c, 0x13, 0x14, 0x16];
 
-/// The subject of a certificate in DER, such as `CN=alice,O=Example`; empty if it has none or cannot be read.
+/// Returns the subject of a DER certificate, such as `CN=alice,O=Example`; empty if there is none or it is
+/// malformed.
 pub(super) fn of(certificate: &[u8]) -> String {
     read(certificate).unwrap_or_default()
 }
@@ -29,7 +30,7 @@ fn read(certificate: &[u8]) -> Option<String> {
     name(fields.inside(SEQUENCE)?)
 }
 
-/// A name, the most specific part first.
+/// Formats a name, most specific part first.
 fn name(mut parts: Reader<'_>) -> Option<String> {
     let mut texts = Vec::new();
     while !parts.0.is_empty() {
@@ -55,7 +56,7 @@ fn name(mut parts: Reader<'_>) -> Option<String> {
     Some(texts.join(","))
 }
 
-/// The short name of an attribute, or its dotted number.
+/// Returns the short name of an attribute, or its dotted number.
 fn attribute_name(id: &[u8]) -> Option<String> {
     let short = match id {
         [0x55, 4, 3] => "CN",
@@ -89,8 +90,7 @@ fn dotted(id: &[u8]) -> Option<String> {
     Some(text)
 }
 
-/// Adds a value with the characters escaped that have a meaning in names. Values that are no text are in
-/// hexadecimal.
+/// Appends a value with special characters escaped. Values that are not text are in hexadecimal.
 fn push_escaped(out: &mut String, tag: u8, value: &[u8]) {
     let text = match tag {
         tag if LATIN_STRINGS.contains(&tag) => std::str::from_utf8(value).ok().map(str::to_owned),
@@ -128,7 +128,7 @@ fn push_hex(out: &mut String, prefix: &str, bytes: &[u8]) {
     }
 }
 
-/// Elements of DER, one after the other.
+/// Iterates over DER elements.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -136,7 +136,7 @@ impl<'a> Reader<'a> {
         self.0.first().copied()
     }
 
-    /// The next element: its tag and its content.
+    /// Returns tag and content of the next element.
     fn next(&mut self) -> Option<(u8, &'a [u8])> {
         let [tag, length, rest @ ..] = self.0 else { return None };
         let (length, rest) = match length {
@@ -157,7 +157,7 @@ impl<'a> Reader<'a> {
         Some((*tag, content))
     }
 
-    /// The content of the next element, which must have `tag`.
+    /// Returns the content of the next element, which must have `tag`.
     fn inside(&mut self, tag: u8) -> Option<Self> {
         self.next().filter(|(found, _)| *found == tag).map(|(_, content)| Self(content))
     }

@@ -145,8 +145,8 @@ async fn refusals() {
     let outside = folder.0.join("secret.gguf").display().to_string();
     for (name, path, status, words) in [
         ("chat", "alice.gguf", StatusCode::CONFLICT, "'chat' is the name of a model"),
-        ("carol", "alice.gguf", StatusCode::CONFLICT, "'carol' is loaded already"),
-        ("a@b", "alice.gguf", StatusCode::BAD_REQUEST, "is no name of an adapter"),
+        ("carol", "alice.gguf", StatusCode::CONFLICT, "'carol' is already loaded"),
+        ("a@b", "alice.gguf", StatusCode::BAD_REQUEST, "is not a valid adapter name"),
         ("x", "missing.gguf", StatusCode::BAD_REQUEST, "missing.gguf"),
         ("x", "../secret.gguf", StatusCode::BAD_REQUEST, "cannot read"),
         ("x", &outside, StatusCode::BAD_REQUEST, "lies outside the folders of models"),

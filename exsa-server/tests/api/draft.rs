@@ -68,7 +68,7 @@ fn tables_that_are_refused() {
     std::fs::write(&file, header.to_bytes()).unwrap();
     let found = problem(json!({"path": file}));
     std::fs::remove_file(&file).unwrap();
-    let words = "models.story.draft.path: a tokenizer of 32 tokens, but of";
+    let words = "models.story.draft.path: its tokenizer has 32 tokens, but the target's has";
     assert!(found.starts_with(words), "{found}");
     let remote = json!({"far": {"remote": [{"url": "http://127.0.0.1:1"}], "draft": {"builtin": true}}});
     let found = open_with(remote, EngineOptions::default()).err().unwrap();

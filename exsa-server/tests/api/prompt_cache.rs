@@ -65,7 +65,7 @@ fn a_key_and_a_folder_that_cannot_be_used_are_named() {
     assert!(config.open().unwrap().is_none(), "there is no cache without a folder");
     config.folder = Some(folder.join("key").join("cache"));
     let error = config.open().unwrap_err().to_string();
-    assert!(error.contains("cannot be made"), "{error}");
+    assert!(error.contains("cannot be created"), "{error}");
     config.key_file = Some(folder.join("key"));
     let error = config.open().unwrap_err().to_string();
     assert!(error.contains("64 hexadecimal digits"), "{error}");

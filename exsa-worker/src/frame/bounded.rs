@@ -1,11 +1,11 @@
-//! Lists with a maximum length, which is checked while they are read.
+//! Lists whose maximum length is checked during deserialization.
 
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 use std::marker::PhantomData;
 
-/// A list of at most `MAX` items: a longer one is refused before it is stored.
+/// A list of at most `MAX` items; a longer one is refused before it is stored.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Bounded<T, const MAX: usize>(pub Vec<T>);
@@ -31,7 +31,7 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Bounded<T,
                 if said > MAX {
                     return Err(A::Error::invalid_length(said, &self));
                 }
-                // Not reserved by the claimed length: the bytes may not be there.
+                // No capacity is reserved for the announced length, since the bytes may not exist.
                 let mut list = Vec::new();
                 while let Some(item) = items.next_element()? {
                     if list.len() == MAX {

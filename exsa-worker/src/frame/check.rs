@@ -1,4 +1,4 @@
-//! The host's check of a worker's events against the request that they belong to.
+//! Validates a worker's events against the request that they belong to.
 
 use super::FrameError;
 use super::event::{WireEvent, WireTop};
@@ -19,7 +19,7 @@ pub struct StreamRules {
 }
 
 impl StreamRules {
-    /// Those of a request to an engine.
+    /// Limits for a request to an engine.
     pub fn new(request: &Request, info: &EngineInfo) -> Self {
         Self {
             answers: request.n as u64,
@@ -30,7 +30,7 @@ impl StreamRules {
         }
     }
 
-    /// The events of a group, and whether the last of them ends the stream.
+    /// Validates a group of events. Returns the events, and whether the last one ends the stream.
     ///
     /// # Errors
     ///

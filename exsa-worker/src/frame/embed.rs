@@ -1,4 +1,4 @@
-//! Vectors, scores and their errors.
+//! Embeddings, scores and their errors.
 
 use super::FrameError;
 use super::bounded::Bounded;
@@ -7,7 +7,7 @@ use exsa_core::embed::{EmbedError, EmbedOutput, RerankOutput};
 use exsa_core::{ErrorReport, RequestError, Usage};
 use serde::{Deserialize, Serialize};
 
-/// Error of a request for vectors or scores, or of one of its texts.
+/// Error of an embedding or reranking request, or of one of its texts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum WireEmbedError {
     /// An [`ErrorReport`] as JSON.
@@ -18,7 +18,7 @@ pub enum WireEmbedError {
     Cancelled,
     /// [`EmbedError::Dimensions`].
     Dimensions {
-        /// Dimensions asked for.
+        /// Requested dimensions.
         asked: u64,
         /// Dimensions of the model's vectors.
         width: u64,
@@ -32,9 +32,9 @@ const WIDTH_MAX: usize = 1 << 16;
 
 /// A result per text, and the usage as JSON.
 type Results<T> = (Bounded<Result<T, String>, TEXTS_MAX>, String);
-/// The end of a request for vectors.
+/// Result of an embedding request.
 pub type WireEmbedOutput = Result<Results<Bounded<f32, WIDTH_MAX>>, WireEmbedError>;
-/// The end of a request for scores.
+/// Result of a reranking request.
 pub type WireScores = Result<Results<f32>, WireEmbedError>;
 
 impl From<EmbedError> for WireEmbedError {
@@ -66,17 +66,17 @@ impl TryFrom<WireEmbedError> for EmbedError {
     }
 }
 
-/// An error as JSON.
+/// Serializes an error as JSON.
 pub(crate) fn report(error: &RequestError) -> String {
     serde_json::to_string(&ErrorReport::from(error)).unwrap_or_default()
 }
 
-/// The error of a JSON text.
+/// Parses an error from JSON.
 pub(crate) fn error_of(json: &str) -> Result<RequestError, FrameError> {
     let report: ErrorReport = serde_json::from_str(json)
         .map_err(|problem| FrameError::Content(format!("an error's report: {problem}")))?;
     Ok(match report.kind.as_str() {
-        // The worker was about to end when the request came.
+        // The worker was about to exit when the request arrived.
         "shutting_down" => RequestError::Unavailable(report.message),
         _ => report.into(),
     })
@@ -93,7 +93,7 @@ fn check_len(found: usize, texts: usize) -> Result<(), FrameError> {
     Err(FrameError::Content(format!("{found} results, but the request has {texts} texts")))
 }
 
-/// Vectors in the form of a message.
+/// Converts embeddings to a message.
 pub(crate) fn embeddings(output: Result<EmbedOutput, EmbedError>) -> WireEmbedOutput {
     let output = output?;
     let results = output.embeddings.into_iter();
@@ -101,14 +101,14 @@ pub(crate) fn embeddings(output: Result<EmbedOutput, EmbedError>) -> WireEmbedOu
     Ok((Bounded(results.collect()), serde_json::to_string(&output.usage).unwrap_or_default()))
 }
 
-/// Scores in the form of a message.
+/// Converts scores to a message.
 pub(crate) fn scores(output: Result<RerankOutput, EmbedError>) -> WireScores {
     let output = output?;
     let results = output.scores.into_iter().map(|scored| scored.score.map_err(|error| report(&error)));
     Ok((Bounded(results.collect()), serde_json::to_string(&output.usage).unwrap_or_default()))
 }
 
-/// The output for a request of `texts` texts.
+/// Converts a message to the output of a request with `texts` texts.
 pub(crate) fn embed_output(
     wire: WireEmbedOutput,
     texts: usize,
@@ -121,7 +121,7 @@ pub(crate) fn embed_output(
     Ok(Ok(EmbedOutput::new(embeddings.collect(), usage(&used)?)))
 }
 
-/// One result per text, with its error read.
+/// Returns one result per text, with its error parsed.
 fn results_of<T>(
     results: Bounded<Result<T, String>, TEXTS_MAX>,
     texts: usize,
@@ -134,7 +134,7 @@ fn results_of<T>(
     results.0.into_iter().map(read).collect()
 }
 
-/// The output for a request of `texts` documents.
+/// Converts a message to the output of a request with `texts` documents.
 pub(crate) fn rerank_output(
     wire: WireScores,
     texts: usize,

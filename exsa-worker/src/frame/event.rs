@@ -1,4 +1,4 @@
-//! Events as plain structs. Ends of answers are JSON, since their types leave fields out.
+//! Events as plain structs. Ends of answers are JSON, since their types omit fields.
 
 use super::FrameError;
 use super::bounded::Bounded;
@@ -9,13 +9,13 @@ use exsa_core::stream::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Maximum events in a frame. A group that has more, such as the best of many answers, takes several frames.
+/// Maximum events per frame. A larger group, such as the best of many answers, takes several frames.
 pub const EVENTS_MAX: usize = 4096;
 /// Maximum alternatives of a token.
 const TOP_MAX: usize = 64;
-/// Maximum transforms that observe a token.
+/// Maximum observing transforms per token.
 const OBSERVED_MAX: usize = 64;
-/// Maximum tokens of a prompt in a frame.
+/// Maximum prompt tokens per frame.
 const PROMPT_MAX: usize = 1 << 16;
 
 /// An [`Event`].
@@ -97,11 +97,11 @@ pub struct WireEnd {
 }
 
 impl WireEvent {
-    /// The event in this form.
+    /// Converts an event.
     ///
     /// # Errors
     ///
-    /// [`FrameError::Content`] for an event that this version of the protocol does not know.
+    /// [`FrameError::Content`] for an event that is not part of this protocol version.
     pub fn new(event: Event) -> Result<Self, FrameError> {
         Ok(match event {
             Event::Token(token) => Self::Token(token.into()),
@@ -134,11 +134,11 @@ impl WireEvent {
         })
     }
 
-    /// The event.
+    /// Converts back to an event.
     ///
     /// # Errors
     ///
-    /// [`FrameError::Content`] if the JSON of an end is none.
+    /// [`FrameError::Content`] if the JSON of an end is invalid.
     pub fn into_event(self) -> Result<Event, FrameError> {
         Ok(match self {
             Self::Token(token) => Event::Token(token.into()),
@@ -183,7 +183,7 @@ fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, FrameError> {
         .map_err(|problem| FrameError::Content(format!("the end of an answer: {problem}")))
 }
 
-/// A count of the peer, which may be of 64 bits where this system has 32.
+/// Converts a count from the peer, which may have 64 bits on a 32-bit system.
 pub(super) fn size(n: u64) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
 }

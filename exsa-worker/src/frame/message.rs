@@ -1,4 +1,4 @@
-//! Messages.
+//! Protocol messages.
 
 use super::bounded::Bounded;
 use super::embed::{WireEmbedOutput, WireScores};
@@ -9,27 +9,27 @@ use exsa_core::queue::FairOptions;
 use exsa_core::stats::EngineStats;
 use serde::{Deserialize, Serialize};
 
-/// Marks the protocol: "exsa", little-endian.
+/// Magic number of the protocol: "exsa", little-endian.
 const MAGIC: u32 = u32::from_le_bytes(*b"exsa");
-/// Version of the protocol. Both sides have the same, since a message has no self-description.
+/// Protocol version. It must be equal on both sides, since messages are not self-describing.
 const VERSION: u32 = 2;
 
-/// First message of both sides.
+/// First message in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     magic: u32,
     version: u32,
-    /// Id of the sender's process.
+    /// Process id of the sender.
     pub pid: u32,
 }
 
 impl Hello {
-    /// That of this process.
+    /// Creates the greeting of this process.
     pub fn new() -> Self {
         Self { magic: MAGIC, version: VERSION, pid: std::process::id() }
     }
 
-    /// Refuses another protocol or version.
+    /// Refuses another magic number or version.
     ///
     /// # Errors
     ///
@@ -53,116 +53,116 @@ impl Default for Hello {
     }
 }
 
-/// Messages of the host. Texts named `request` and `setup` are JSON.
+/// Messages from the host. Texts named `request` and `setup` are JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToWorker {
     /// Always the first.
     Hello(Hello),
     /// Always the second: a [`Setup`](crate::Setup).
     Setup(String),
-    /// A request for text. Ids rise by any step; none is used twice.
+    /// A generation request. Ids increase, not necessarily by one; none is reused.
     Submit {
         /// Id of the request.
         id: u64,
         /// The request.
         request: String,
     },
-    /// A request for vectors.
+    /// An embedding request.
     Embed {
         /// Id of the request.
         id: u64,
         /// The request.
         request: String,
     },
-    /// A request for scores.
+    /// A reranking request.
     Rerank {
         /// Id of the request.
         id: u64,
         /// The request.
         request: String,
     },
-    /// The request is no longer wanted. It still ends with its last event.
+    /// Cancels a request. It still ends with its last event.
     Cancel {
         /// Id of the request.
         id: u64,
     },
-    /// The consumer does not read: no more events should come before [`Drained`](Self::Drained).
+    /// The consumer does not read: no more events should be sent before [`Drained`](Self::Drained).
     Pause {
         /// Id of the request.
         id: u64,
     },
-    /// The consumer reads again.
+    /// The consumer has drained its stream.
     Drained {
         /// Id of the request.
         id: u64,
     },
-    /// Asks for the place in the queue.
+    /// Queries the queue position.
     Position {
         /// Id of the request.
         id: u64,
     },
     /// Changes the mode.
     Mode(Mode),
-    /// Changes the settings of fairness.
+    /// Changes the fairness settings.
     Fair(FairOptions),
-    /// The worker takes no more requests and ends: at once, or when those that it has are done.
+    /// The worker accepts no more requests and exits: immediately, or when its requests are done.
     Stop {
         /// Whether requests are cancelled.
         abort: bool,
     },
 }
 
-/// Messages of the worker. Texts named `info` and `error` are JSON.
+/// Messages from the worker. Texts named `info` and `error` are JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[expect(clippy::large_enum_variant, reason = "heartbeats are frequent, and not stored in lists")]
 pub enum FromWorker {
     /// Always the first.
     Hello(Hello),
-    /// The level of isolation reached, before the model is loaded.
+    /// The isolation level reached, sent before the model is loaded.
     Sandboxed(SandboxReport),
-    /// The engine takes requests from now on.
+    /// The engine accepts requests from now on.
     Ready {
         /// An [`EngineInfo`](exsa_core::EngineInfo).
         info: String,
     },
-    /// There will be no engine.
+    /// Loading failed; there will be no engine.
     LoadFailed {
-        /// The error in words.
+        /// The error as text.
         reason: String,
     },
-    /// A group of events of a stream.
+    /// A group of events.
     Events {
         /// Id of the request.
         id: u64,
-        /// The events, in their order.
+        /// The events in order.
         events: Bounded<WireEvent, EVENTS_MAX>,
     },
-    /// The engine refused a request for text, which thereby ends.
+    /// The engine refused a generation request, which thereby ends.
     Refused {
         /// Id of the request.
         id: u64,
         /// An [`ErrorReport`](exsa_core::ErrorReport).
         error: String,
     },
-    /// A request for vectors ended.
+    /// An embedding request ended.
     Embedded {
         /// Id of the request.
         id: u64,
-        /// Vectors, or the error.
+        /// Embeddings, or the error.
         output: WireEmbedOutput,
     },
-    /// A request for scores ended.
+    /// A reranking request ended.
     Scored {
         /// Id of the request.
         id: u64,
         /// Scores, or the error.
         output: WireScores,
     },
-    /// The place in the queue of a request.
+    /// The queue position of a request.
     Position {
         /// Id of the request.
         id: u64,
-        /// Requests before it; `None` if it does not wait.
+        /// Requests ahead of it; `None` if it is not waiting.
         ahead: Option<u64>,
         /// Estimated wait in milliseconds.
         wait_ms: Option<u64>,
@@ -171,7 +171,7 @@ pub enum FromWorker {
     Beat(Beat),
 }
 
-/// A sign of life.
+/// Heartbeat.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
     /// Bytes of the model loaded.
@@ -184,9 +184,9 @@ pub struct Beat {
     pub in_engine: u64,
     /// Requests being parsed and tokenized.
     pub preparing: u64,
-    /// Passes done.
+    /// Forward passes completed.
     pub steps: u64,
-    /// Microseconds since the engine, with requests that it could compute, did anything; 0 without such.
+    /// Microseconds since the last progress of an engine with computable requests; 0 if there are none.
     pub idle_us: u64,
     /// The engine's counters.
     pub stats: EngineStats,

@@ -1,8 +1,8 @@
-//! The protocol between host and worker: length-prefixed frames of postcard.
+//! Protocol between host and worker: length-prefixed postcard frames.
 //!
 //! A frame is the length of its body as u32, little-endian, then the body: one [`ToWorker`] or one
-//! [`FromWorker`]. One frame carries one group of events, all that came of one token, so that a stream that
-//! ends between two frames can be continued without a gap or a repetition.
+//! [`FromWorker`]. One frame carries one group of events, all events of one token, so a stream that ends
+//! between two frames can be continued without a gap or a repetition.
 
 mod bounded;
 mod check;
@@ -23,12 +23,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io;
 
-/// Maximum length of a frame's body in bytes, in both directions.
+/// Maximum length of a frame body in bytes, in both directions.
 pub const FRAME_MAX: usize = 64 << 20;
 /// Length of the prefix.
 const PREFIX: usize = size_of::<u32>();
 
-/// Error in a frame or in its stream.
+/// Error in a frame, or in the byte stream.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrameError {
@@ -46,7 +46,7 @@ pub enum FrameError {
     /// The connection ended within a frame.
     #[error("the connection ended within a frame")]
     Truncated,
-    /// The body is no message.
+    /// The body is not a message.
     #[error("a frame of {len} bytes is no message: {problem}")]
     Malformed {
         /// Length of the body.
@@ -54,13 +54,13 @@ pub enum FrameError {
         /// The decoder's error.
         problem: String,
     },
-    /// A message is well-formed, but its content is not allowed.
+    /// A message is well-formed, but its content is invalid.
     #[error("{0}")]
     Content(String),
 }
 
 impl FrameError {
-    /// Whether the peer broke the protocol, rather than just ended.
+    /// Returns whether the peer broke the protocol, rather than just ended.
     pub fn is_violation(&self) -> bool {
         !matches!(self, Self::Io(_) | Self::Truncated)
     }
@@ -70,7 +70,7 @@ impl FrameError {
 ///
 /// # Errors
 ///
-/// [`FrameError::TooLong`]; `out` is then as before.
+/// [`FrameError::TooLong`]; `out` is then unchanged.
 pub fn encode<T: Serialize>(message: &T, out: &mut Vec<u8>) -> Result<(), FrameError> {
     let start = out.len();
     out.extend_from_slice(&[0; PREFIX]);
@@ -92,7 +92,7 @@ pub fn encode<T: Serialize>(message: &T, out: &mut Vec<u8>) -> Result<(), FrameE
 ///
 /// # Errors
 ///
-/// [`FrameError::Malformed`] if the body is no message, or has bytes after it.
+/// [`FrameError::Malformed`] if the body is not a message, or has trailing bytes.
 pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, FrameError> {
     let malformed = |problem: String| FrameError::Malformed { len: body.len(), problem };
     match postcard::take_from_bytes(body) {

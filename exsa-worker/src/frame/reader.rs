@@ -1,4 +1,4 @@
-//! Frames out of a stream of bytes.
+//! Reads frames from a byte stream.
 
 use super::{FRAME_MAX, FrameError, PREFIX, decode};
 use serde::de::DeserializeOwned;
@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read};
 /// Bytes read at once.
 const BUFFER: usize = 64 << 10;
 
-/// Reads frames.
+/// Frame reader.
 #[derive(Debug)]
 pub struct FrameReader<R> {
     input: BufReader<R>,
@@ -16,27 +16,27 @@ pub struct FrameReader<R> {
 }
 
 impl<R: Read> FrameReader<R> {
-    /// Reads frames of at most [`FRAME_MAX`] bytes.
+    /// Creates a reader for frames of at most [`FRAME_MAX`] bytes.
     pub fn new(input: R) -> Self {
         Self::with_max(input, FRAME_MAX)
     }
 
-    /// Reads frames of at most `frame_max` bytes.
+    /// Creates a reader for frames of at most `frame_max` bytes.
     pub fn with_max(input: R, frame_max: usize) -> Self {
         Self { input: BufReader::with_capacity(BUFFER, input), body: Vec::new(), frame_max }
     }
 
-    /// The stream of bytes.
+    /// Returns the underlying byte stream.
     pub fn get_ref(&self) -> &R {
         self.input.get_ref()
     }
 
-    /// The next message; `None` at the end of the stream. Memory grows with the bytes that arrive, not with
-    /// the length that a frame claims.
+    /// Reads the next message; `None` at the end of the stream. Memory grows with the received bytes, not
+    /// with the announced length of a frame.
     ///
     /// # Errors
     ///
-    /// [`FrameError`]: after one, the stream is of no more use.
+    /// [`FrameError`]; the reader is unusable afterwards.
     pub fn read<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         let mut prefix = [0; PREFIX];
         let mut have = 0;
@@ -54,7 +54,7 @@ impl<R: Read> FrameReader<R> {
         if len > self.frame_max {
             return Err(FrameError::TooLong { len, max: self.frame_max });
         }
-        // The common case: the body is in the buffer.
+        // Fast path: the body is in the buffer.
         if let Some(body) = self.input.buffer().get(..len) {
             let message = decode(body);
             self.input.consume(len);

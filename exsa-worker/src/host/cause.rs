@@ -1,11 +1,11 @@
-//! Reasons for the end of a worker's process.
+//! Exit causes of worker processes.
 
 use crate::serve::{EXIT_LOAD, EXIT_PANICKED, EXIT_PROTOCOL};
 use std::fmt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-/// The reason for which a worker's process ended, or could not begin.
+/// Cause of a worker process's exit, or of its failure to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExitCause {
@@ -13,20 +13,20 @@ pub enum ExitCause {
     Code(i32),
     /// It was killed by this signal.
     Signal(i32),
-    /// It was killed, because it made no progress for so long.
+    /// Killed because it made no progress for this time.
     Stalled(Duration),
-    /// It was killed, because it gave no sign of life for so long.
+    /// Killed because it sent no heartbeat for this time.
     Silent(Duration),
-    /// It was killed, because loading made no progress for so long.
+    /// Killed because loading made no progress for this time.
     StartTimeout(Duration),
-    /// It was killed, because it exceeded its limit of memory.
+    /// Killed because it exceeded its memory limit.
     Memory {
         /// Private memory in bytes.
         used: u64,
         /// The limit.
         limit: u64,
     },
-    /// It was killed, because it broke the protocol.
+    /// Killed because it broke the protocol.
     Protocol(String),
     /// It could not load its model.
     Load(String),
@@ -34,12 +34,12 @@ pub enum ExitCause {
     Panicked,
     /// It could not be started.
     Spawn(String),
-    /// The host ended it.
+    /// Stopped by the host.
     Stopped,
 }
 
 impl ExitCause {
-    /// The cause that an exit status tells.
+    /// Returns the cause for an exit status.
     pub(crate) fn of(status: ExitStatus) -> Self {
         #[cfg(unix)]
         if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
@@ -51,7 +51,7 @@ impl ExitCause {
         }
     }
 
-    /// Whether another try cannot help: the model, the program or its version is wrong.
+    /// Returns whether a restart cannot help: the model, the program or its version is wrong.
     pub fn is_permanent(&self) -> bool {
         matches!(self, Self::Load(_) | Self::Spawn(_) | Self::Code(EXIT_PROTOCOL | EXIT_LOAD))
     }

@@ -1,4 +1,4 @@
-//! The requests of one worker process, and the delivery of its messages.
+//! Requests of one worker process, and delivery of its messages.
 
 use super::open::{Open, OpenEmbed, OpenRerank};
 use crate::frame::{FrameError, FromWorker, ToWorker, embed_output, error_of, rerank_output};
@@ -12,20 +12,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The requests of one worker process.
+/// Requests of one worker process.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) output: Arc<Output>,
     pub(super) validator: Arc<RequestValidator>,
     open: Mutex<Table>,
-    /// Requests that were sent.
+    /// Number of requests sent.
     pub(super) sent: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     requests: HashMap<u64, Arc<Open>>,
-    /// No more requests: the process is draining or has ended.
+    /// Whether no more requests are accepted: the process is draining or has exited.
     closed: bool,
     next: u64,
 }
@@ -35,7 +35,7 @@ impl Connection {
         Self { output, validator, open: Mutex::default(), sent: AtomicU64::new(0) }
     }
 
-    /// Enters a request and sends its message; `false` if no more are accepted.
+    /// Registers a request and sends its message; returns `false` if no more are accepted.
     pub(super) fn enter(
         &self,
         request: impl FnOnce(u64) -> Open,
@@ -47,7 +47,7 @@ impl Connection {
         }
         let id = table.next;
         table.next += 1;
-        // Under the lock, so that no drain passes between the two.
+        // Sent under the lock, so that no drain happens in between.
         self.output.send(&message(id))?;
         table.requests.insert(id, Arc::new(request(id)));
         drop(table);
@@ -60,23 +60,23 @@ impl Connection {
         self.open.lock().requests.len()
     }
 
-    /// Bound on the tokens that a pass may compute: those of prompts that have not begun to answer.
+    /// Upper bound on the tokens of the next pass: those of prompts that have not begun to answer.
     pub(super) fn prompt_tokens(&self) -> u64 {
         let table = self.open.lock();
         table.requests.values().map(|open| open.prompt_tokens()).fold(0, u64::saturating_add)
     }
 
-    /// Whether no more requests are accepted.
+    /// Returns whether no more requests are accepted.
     pub(super) fn is_closed(&self) -> bool {
         self.open.lock().closed
     }
 
-    /// Accepts no more requests.
+    /// Stops accepting requests.
     pub(super) fn close(&self) {
         self.open.lock().closed = true;
     }
 
-    /// Ends all requests, since the process has ended.
+    /// Fails all requests, since the process has exited.
     pub(super) fn lose(&self, reason: &str) {
         let mut table = self.open.lock();
         table.closed = true;
@@ -84,7 +84,7 @@ impl Connection {
         drop(table);
         self.output.close();
         let mut requests: Vec<_> = requests.into_iter().collect();
-        // In the order of their submission, which is theirs where they are submitted again.
+        // In the order of submission, which is kept if they are submitted again.
         requests.sort_unstable_by_key(|(id, _)| *id);
         for (_, request) in requests {
             request.fail(RequestError::Lost(reason.into()));
@@ -101,8 +101,8 @@ impl Connection {
         drop(removed);
     }
 
-    /// Accepts no more requests if the error says that the engine has ended. Before the error is delivered,
-    /// since its request is tried again at once, and not here.
+    /// Stops accepting requests if the error says that the engine has stopped. This happens before the error
+    /// is delivered, since its request is immediately retried, and must not be retried here.
     fn heed(&self, error: Option<&RequestError>) -> bool {
         let ended = error.is_some_and(RequestError::is_lost_engine);
         if ended {
@@ -111,11 +111,11 @@ impl Connection {
         ended
     }
 
-    /// Delivers a message about a request. Returns whether it says that the engine has ended.
+    /// Delivers a message about a request. Returns whether it says that the engine has stopped.
     ///
     /// # Errors
     ///
-    /// The way in which the worker broke the protocol.
+    /// The protocol violation of the worker.
     pub(super) fn deliver(&self, message: FromWorker) -> Result<bool, FrameError> {
         let mut engine_ended = false;
         match message {
@@ -144,7 +144,7 @@ impl Connection {
                         self.remove(id);
                         sender.lock().take().into_iter().for_each(|sender| sender.send(output.clone()));
                     }
-                    // A cancel that comes before the request was read.
+                    // The request was cancelled before it was read.
                     Open::Rerank(OpenRerank { sender, .. }) if output.is_err() => {
                         self.remove(id);
                         drop(sender.lock().take());
@@ -182,13 +182,13 @@ impl Connection {
         Ok(engine_ended)
     }
 
-    /// Facts about the engine.
+    /// Returns the model information of the engine.
     pub(super) fn info(&self) -> &EngineInfo {
         self.validator.info()
     }
 }
 
-/// The error of a request for vectors or scores as a whole.
+/// Returns the error of an embedding or reranking request as a whole.
 fn failure<T>(output: &Result<T, EmbedError>) -> Option<&RequestError> {
     match output {
         Err(EmbedError::Failed(error)) => Some(error),

@@ -1,4 +1,4 @@
-//! A worker as a generator.
+//! [`Worker`], a generator over a worker process.
 
 use super::connection::Connection;
 use super::open::{Flow, Open, OpenEmbed, OpenRerank, OpenStream};
@@ -30,17 +30,17 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Time between two looks of a caller that waits for a state.
+/// Poll interval of callers that wait for a state.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// An engine in a process of its own, which is supervised and restarted.
+/// An engine in a separate process, which is supervised and restarted.
 ///
-/// When the process is lost, its requests end with
-/// [`RequestError::Lost`](exsa_core::RequestError::Lost), after all that it had sent; while none is ready,
-/// requests are refused with [`SubmitError::ModelLoading`] or [`SubmitError::ModelFailed`]. A pool of workers
-/// goes on with the answers elsewhere.
+/// When the process is lost, its requests end with [`RequestError::Lost`](exsa_core::RequestError::Lost),
+/// after everything that it had sent. While no process is ready, requests are refused with
+/// [`SubmitError::ModelLoading`] or [`SubmitError::ModelFailed`]. A [`WorkerPool`](crate::WorkerPool)
+/// continues the answers elsewhere.
 ///
-/// Dropping the worker ends its process and all requests.
+/// Dropping the worker ends its process and all its requests.
 ///
 /// ```no_run
 /// use exsa_core::{Generator, Request};
@@ -65,7 +65,7 @@ impl Worker {
     /// # Errors
     ///
     /// [`LoadError`] if the tokenizer cannot be read from the model's file, or the supervisor's thread cannot
-    /// be started. Errors of the process are in its [status](Self::status).
+    /// be started. Errors of the process are reported in [`status`](Self::status).
     pub fn start(options: WorkerOptions) -> Result<Self, LoadError> {
         let tokenizer = match (&options.tokenizer, &options.model) {
             (Some(tokenizer), _) => tokenizer.clone(),
@@ -91,7 +91,8 @@ impl Worker {
         });
         let (messages, receiver) = mpsc::channel();
         let supervisor = Supervisor::new(slot.clone(), receiver, messages.clone());
-        // The process dies with the thread that starts it, which therefore lives as long as the worker.
+        // The process is killed when the thread that started it exits, so that thread lives as long as the
+        // worker.
         let thread = std::thread::Builder::new()
             .name("exsa-supervisor".into())
             .spawn(move || supervisor.run())
@@ -99,20 +100,20 @@ impl Worker {
         Ok(Self { slot, messages, thread: Mutex::new(Some(thread)) })
     }
 
-    /// State of the worker and its process.
+    /// Returns the state of the worker and its process.
     pub fn status(&self) -> WorkerStatus {
         self.slot.status.lock().clone()
     }
 
-    /// Whether the worker takes requests.
+    /// Returns whether the worker accepts requests.
     pub fn is_ready(&self) -> bool {
         self.slot.live.lock().as_ref().is_some_and(|connection| !connection.is_closed())
     }
 
-    /// The error of requests to a worker that was given up or stopped, and stays so until
-    /// [`restart`](Self::restart); `None` for one that takes requests, or will.
+    /// Returns the error for requests to a worker that was given up or stopped and stays so until
+    /// [`restart`](Self::restart); `None` for a worker that accepts requests, or will.
     pub fn failure(&self) -> Option<SubmitError> {
-        // A worker that was given up is no failure from the moment on at which it is asked to start anew.
+        // A worker that was given up no longer counts as failed once a restart was requested.
         if self.slot.asked.load(Ordering::SeqCst) > 0 {
             return None;
         }
@@ -121,11 +122,11 @@ impl Worker {
         ended.then(|| self.refusal(state))
     }
 
-    /// Waits until the worker takes requests, for at most `timeout`.
+    /// Waits until the worker accepts requests, for at most `timeout`.
     ///
     /// # Errors
     ///
-    /// The state after that time, or that of a worker that was given up or stopped.
+    /// The state after that time, or the state of a worker that was given up or stopped.
     pub fn wait_ready(&self, timeout: Duration) -> Result<(), SubmitError> {
         let until = Instant::now() + timeout;
         while !self.is_ready() {
@@ -140,25 +141,25 @@ impl Worker {
         Ok(())
     }
 
-    /// Replaces the process once its requests have ended, or [`drain`](super::Timeouts::drain) has passed. A
-    /// worker that was given up or stopped starts anew.
+    /// Replaces the process once its requests have ended, or [`drain`](super::Timeouts::drain) has passed.
+    /// Also restarts a worker that was given up or stopped.
     pub fn restart(&self) {
         self.slot.asked.fetch_add(1, Ordering::SeqCst);
         self.send(Message::Restart);
     }
 
-    /// Takes no more requests, and ends the process when those that it has are done, or
-    /// [`drain`](super::Timeouts::drain) has passed. Returns at once.
+    /// Stops accepting requests, and ends the process when its requests are done, or
+    /// [`drain`](super::Timeouts::drain) has passed. Returns immediately.
     pub fn stop(&self) {
         self.send(Message::Stop { abort: false });
     }
 
-    /// Changes the mode of the engine; a restart goes back to that of the options.
+    /// Changes the mode of the engine; a restart resets it to that of the options.
     pub fn set_mode(&self, mode: Mode) {
         self.tell(&ToWorker::Mode(mode));
     }
 
-    /// Changes the settings of fairness; a restart goes back to those of the options.
+    /// Changes the fairness settings; a restart resets them to those of the options.
     pub fn set_fair(&self, options: FairOptions) {
         self.tell(&ToWorker::Fair(options));
     }
@@ -179,7 +180,7 @@ impl Worker {
         self.slot.live.lock().clone().ok_or_else(|| self.unavailable())
     }
 
-    /// The reason for which there is no process to take a request.
+    /// Returns the reason why no process can accept a request.
     fn unavailable(&self) -> SubmitError {
         self.refusal(self.status().state)
     }
@@ -201,7 +202,7 @@ impl Worker {
         self.slot.facts.lock().clone().ok_or_else(|| self.unavailable())
     }
 
-    /// Refuses a request if too many wait, as the engine in this process would.
+    /// Refuses a request if too many are waiting, as an in-process engine would.
     fn admit(&self, connection: &Connection, request: &Request) -> Result<(), SubmitError> {
         let beat = *self.slot.beat.lock();
         let unseen = connection.sent.load(Ordering::Relaxed).saturating_sub(beat.received);
@@ -213,7 +214,7 @@ impl Worker {
         let priority = request.priority;
         let depths = &beat.stats.scheduler.waiting_by_class;
         let class_depth = depths[priority.index()];
-        // Those that the worker has not counted yet are on their way before it.
+        // Requests that the worker has not counted yet are ahead of it.
         let ahead = depths[..=priority.index()]
             .iter()
             .sum::<usize>()
@@ -222,7 +223,7 @@ impl Worker {
         Err(SubmitError::QueueFull { waiting, limit, scope, priority, class_depth, ahead, estimated_wait })
     }
 
-    /// Sends a request; `entry` makes what waits for its end.
+    /// Sends a request; `entry` creates the part that waits for its end.
     fn enter(
         &self,
         connection: &Connection,
@@ -240,7 +241,7 @@ impl Worker {
     }
 }
 
-/// The request as JSON.
+/// Serializes the request as JSON.
 fn json(request: &impl Serialize) -> Result<String, SubmitError> {
     serde_json::to_string(request).map_err(|error| SubmitError::Generator(format!("the request: {error}")))
 }
@@ -252,20 +253,20 @@ fn tokenizer_of(path: &std::path::Path) -> Result<Arc<dyn Tokenizer>, LoadError>
     Ok(load(gguf.metadata())?)
 }
 
-/// Bound on the tokens of a prompt, from the length of its request.
+/// Estimates an upper bound on the tokens of a prompt from the length of its request.
 fn prompt_tokens(request: &Request, json: &str) -> u64 {
     let resumed = request.resume.as_ref().map_or(0, |resume| resume.tokens.len());
     let prompt = match &request.prompt {
         Prompt::Tokens(tokens) => tokens.len(),
         Prompt::Text(text) => text.len() + 1,
-        // With tools and the template's own text; few texts have more than a token for two bytes.
+        // Includes tools and the template's own text; few texts have more than one token per two bytes.
         _ => json.len() / 2,
     };
     (prompt + resumed) as u64
 }
 
 impl Generator for Worker {
-    /// The model; empty before the process was ready for the first time.
+    /// The model; empty until the process was ready for the first time.
     fn models(&self) -> Vec<Arc<ModelInfo>> {
         self.slot.facts.lock().iter().map(|facts| facts.model.clone()).collect()
     }
@@ -367,7 +368,7 @@ impl Generator for Worker {
         Continuation::new(continued, info.fingerprint)
     }
 
-    /// As of the last heartbeat, with the counters of the processes before.
+    /// The counters as of the last heartbeat, plus those of earlier processes.
     fn stats(&self) -> EngineStats {
         let mut stats = self.slot.beat.lock().stats;
         stats.merge(&self.slot.ended_stats.lock());
@@ -382,12 +383,12 @@ fn check_texts(texts: usize, option: &'static str) -> Result<(), SubmitError> {
     Err(SubmitError::Option { option, problem: format!("{texts} texts, but at most {TEXTS_MAX}") })
 }
 
-/// Cancels a request for vectors or scores that nobody waits for.
+/// Cancels an embedding or reranking request whose result is no longer awaited.
 fn cancels(connection: &Arc<Connection>, id: &Arc<OnceLock<u64>>) -> impl Fn() + Send + Sync + 'static {
     let (output, id) = (connection.output.clone(), id.clone());
     move || {
         if let Some(&id) = id.get() {
-            // The message is never too long.
+            // The message cannot be too long.
             let _ = output.send(&ToWorker::Cancel { id });
         }
     }

@@ -1,7 +1,6 @@
 //! Memory of a process.
 
-/// Bytes that a process has in memory: all, and those that are no pages of files. `None` where that cannot be
-/// read.
+/// Returns the resident bytes of a process: in total, and without file pages. `None` if they cannot be read.
 #[cfg(target_os = "linux")]
 pub(super) fn of(pid: u32) -> Option<(u64, u64)> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Events after a pause or a cancel that a worker may still send: some steps' worth, for a worker that
+/// Events that a worker may still send after a pause or a cancel, enough for several steps: a worker that
 /// ignores both must not fill the host's memory.
 const UNWANTED_MAX: u64 = 1 << 16;
 
@@ -23,7 +23,7 @@ pub(super) enum Open {
 }
 
 impl Open {
-    /// Ends the request with an error.
+    /// Fails the request.
     pub(super) fn fail(&self, error: RequestError) {
         match self {
             Self::Stream(stream) => stream.end(Finished::new(FinishReason::Failed(error))),
@@ -38,18 +38,18 @@ impl Open {
         }
     }
 
-    /// Tokens that the next pass may compute for it, at most.
+    /// Maximum tokens that the next pass may compute for it.
     pub(super) fn prompt_tokens(&self) -> u64 {
         match self {
             Self::Stream(stream) if stream.began.load(Ordering::Relaxed) => 0,
             Self::Stream(stream) => stream.prompt_tokens,
-            // Their texts are short of a frame, and their passes of a batch.
+            // Their texts fit a frame, and their passes a batch.
             Self::Embed(_) | Self::Rerank(_) => u64::MAX,
         }
     }
 }
 
-/// A request for text.
+/// An open generation request.
 #[derive(Debug)]
 pub(super) struct OpenStream {
     pub(super) sender: Mutex<Option<StreamSender>>,
@@ -60,8 +60,8 @@ pub(super) struct OpenStream {
 }
 
 impl OpenStream {
-    /// Delivers a group of events. Returns whether the stream has ended; `heed` sees its end before the
-    /// consumer does.
+    /// Delivers a group of events. Returns whether the stream has ended; `heed` is called with its end before
+    /// the consumer sees it.
     pub(super) fn deliver(
         &self,
         events: Vec<WireEvent>,
@@ -99,14 +99,14 @@ impl OpenStream {
     }
 }
 
-/// The flow of a stream's events: signals of the consumer, on their way to the worker.
+/// Flow control of a stream: forwards signals of the consumer to the worker.
 #[derive(Debug)]
 pub(super) struct Flow {
     pub(super) id: u64,
     pub(super) output: Arc<Output>,
-    /// Number of times that the consumer read a full stream empty.
+    /// Number of times that the consumer drained a full stream.
     drains: AtomicU64,
-    /// The worker was asked for a pause.
+    /// Whether the worker was asked to pause.
     paused: AtomicBool,
     cancelled: AtomicBool,
     /// Events since the pause or the cancel.
@@ -125,10 +125,10 @@ impl Flow {
         }
     }
 
-    /// Passes a signal of the consumer on. It never blocks.
+    /// Forwards a signal of the consumer, without blocking.
     pub(super) fn signal(&self, signal: StreamSignal) {
         let id = self.id;
-        // Short messages are never too long.
+        // Short messages cannot be too long.
         let _ = match signal {
             StreamSignal::Cancelled => {
                 self.cancelled.store(true, Ordering::Relaxed);
@@ -144,7 +144,8 @@ impl Flow {
         };
     }
 
-    /// `n` events were delivered, after which the stream had room or not; `drains` were counted before.
+    /// Records the delivery of `n` events; `has_room` is the state of the stream afterwards, `drains` the
+    /// count before.
     fn delivered(&self, n: u64, has_room: bool, drains: u64) -> Result<(), FrameError> {
         let unwanted = self.cancelled.load(Ordering::Relaxed) || self.paused.load(Ordering::SeqCst);
         if !unwanted {
@@ -156,8 +157,8 @@ impl Flow {
         }
         let id = self.id;
         if has_room {
-            // An event that was on its way found room: the stream does not count as full any more, and its
-            // consumer gives no further signal.
+            // An event in flight found room: the stream no longer counts as full, and its consumer sends no
+            // further signal.
             if self.paused.swap(false, Ordering::SeqCst) {
                 let _ = self.output.send(&ToWorker::Drained { id });
             }
@@ -167,7 +168,8 @@ impl Flow {
             return Ok(());
         }
         let _ = self.output.send(&ToWorker::Pause { id });
-        // The consumer may have drained the stream before the pause was noted: its signal came first then.
+        // The consumer may have drained the stream before the pause was recorded, so its signal came too
+        // early.
         if self.drains.load(Ordering::SeqCst) != drains {
             self.paused.store(false, Ordering::SeqCst);
             let _ = self.output.send(&ToWorker::Drained { id });
@@ -176,14 +178,14 @@ impl Flow {
     }
 }
 
-/// A request for vectors.
+/// An open embedding request.
 #[derive(Debug)]
 pub(super) struct OpenEmbed {
     pub(super) sender: Mutex<Option<PendingSender<EmbedOutput>>>,
     pub(super) texts: usize,
 }
 
-/// A request for scores.
+/// An open reranking request.
 #[derive(Debug)]
 pub(super) struct OpenRerank {
     pub(super) sender: Mutex<Option<PendingSender<RerankOutput>>>,

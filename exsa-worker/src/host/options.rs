@@ -17,37 +17,37 @@ type OnChange = Arc<dyn Fn(&WorkerStatus) + Send + Sync>;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct WorkerOptions {
-    /// Number of the worker, for messages and for the worker itself; 0 by default.
+    /// Number of the worker, used in messages and passed to the worker; 0 by default.
     pub number: usize,
-    /// Program of the worker process; `None`, the default, is this program, whose `main` begins with
-    /// [`run_if_worker`](crate::run_if_worker).
+    /// Program of the worker process; `None`, the default, is the current program, whose `main` must begin
+    /// with [`run_if_worker`](crate::run_if_worker).
     pub program: Option<PathBuf>,
-    /// Name of the backend, for the function of `run_if_worker`; `candle` by default.
+    /// Name of the backend, passed to the function of `run_if_worker`; `candle` by default.
     pub backend: String,
-    /// The model's file, which the host reads the tokenizer from; `None` where the worker knows the model.
+    /// The model's file, from which the host reads the tokenizer; `None` if the worker selects the model.
     pub model: Option<PathBuf>,
-    /// Packed cache of the model, which workers of one model map together; `None`, the default, has none. In
-    /// a sandbox, the worker may read the model's packed file and not write it: a host writes it before, by
+    /// Packed cache of the model, whose file all workers of the model map; `None` by default. In a sandbox,
+    /// the worker may read the packed file but not write it. The host must write it first with
     /// [`InferenceBackend::prepare`](exsa_core::backend::InferenceBackend::prepare), as
     /// [`WorkerLoader`](crate::WorkerLoader) does.
     pub packed_cache: Option<PackedCache>,
-    /// The model's tokenizer, if the host is not to read it from the file.
+    /// The model's tokenizer, if the host should not read it from the file.
     pub tokenizer: Option<Arc<dyn Tokenizer>>,
-    /// Options of the engine. The host checks requests by them.
+    /// Engine options. The host validates requests with them.
     pub engine: EngineOptions,
-    /// A value for the function of `run_if_worker`.
+    /// An arbitrary value for the function of `run_if_worker`.
     pub host: serde_json::Value,
-    /// Maximum bytes of memory of the worker's own, without pages that it shares with others such as those of
-    /// the model's file; `None`, the default, sets no limit.
+    /// Maximum private memory of the worker in bytes, without shared pages such as those of the model's file;
+    /// `None`, the default, sets no limit.
     pub memory_max: Option<u64>,
     /// The sandbox.
     pub sandbox: SandboxOptions,
-    /// When the process is restarted, and when it is given up.
+    /// Restart policy.
     pub restart: RestartPolicy,
-    /// Times after which the process is ended.
+    /// Timeouts of supervision.
     pub timeouts: Timeouts,
-    /// Variables of the worker's environment, beside `PATH`, `HOME`, `TMPDIR`, `LANG`, `LD_LIBRARY_PATH`,
-    /// `RUST_LOG` and `RUST_BACKTRACE`, which it has from the host. The rest may hold secrets.
+    /// Additional environment variables of the worker. It inherits only `PATH`, `HOME`, `TMPDIR`, `LANG`,
+    /// `LD_LIBRARY_PATH`, `RUST_LOG` and `RUST_BACKTRACE`, since other variables may hold secrets.
     pub environment: Vec<(OsString, OsString)>,
     pub(crate) on_change: Option<OnChange>,
 }
@@ -74,7 +74,7 @@ impl Default for WorkerOptions {
 }
 
 impl WorkerOptions {
-    /// The default settings.
+    /// Creates the default options.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -115,7 +115,7 @@ impl WorkerOptions {
         self
     }
 
-    /// Sets the model's tokenizer.
+    /// Sets the model's tokenizer, so that it is not read from the file.
     #[must_use]
     pub fn tokenizer(mut self, tokenizer: Arc<dyn Tokenizer>) -> Self {
         self.tokenizer = Some(tokenizer);
@@ -136,7 +136,7 @@ impl WorkerOptions {
         self
     }
 
-    /// Sets the limit of memory in bytes.
+    /// Sets the memory limit in bytes.
     #[must_use]
     pub fn memory_max(mut self, bytes: impl Into<Option<u64>>) -> Self {
         self.memory_max = bytes.into();
@@ -150,29 +150,28 @@ impl WorkerOptions {
         self
     }
 
-    /// Sets when the process is restarted, and when it is given up.
+    /// Sets the restart policy.
     #[must_use]
     pub fn restart(mut self, restart: RestartPolicy) -> Self {
         self.restart = restart;
         self
     }
 
-    /// Sets the times after which the process is ended.
+    /// Sets the timeouts.
     #[must_use]
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.timeouts = timeouts;
         self
     }
 
-    /// Adds a variable to the worker's environment.
+    /// Adds an environment variable.
     #[must_use]
     pub fn environment(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.environment.push((name.into(), value.into()));
         self
     }
 
-    /// Sets a function that is called, on the supervisor's thread, when the status changes. It must not
-    /// block.
+    /// Sets a callback for status changes. It runs on the supervisor's thread and must not block.
     #[must_use]
     pub fn on_change(mut self, on_change: impl Fn(&WorkerStatus) + Send + Sync + 'static) -> Self {
         self.on_change = Some(Arc::new(on_change));

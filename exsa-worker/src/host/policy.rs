@@ -1,21 +1,21 @@
-//! Rules by which workers are restarted and given up.
+//! Restart policy and timeouts.
 
 use std::time::Duration;
 
-/// Limits of restarts.
+/// Restart policy of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RestartPolicy {
-    /// Pause before the first restart; doubled with each further one. 100 ms by default.
+    /// Delay before the first restart, doubled for each further one; 100 ms by default.
     pub backoff_min: Duration,
-    /// Maximum pause; 30 s by default.
+    /// Maximum delay; 30 s by default.
     pub backoff_max: Duration,
-    /// Time of service after which the pause is the first again; 30 s by default.
+    /// Serving time after which the delay is reset; 30 s by default.
     pub good_service: Duration,
-    /// Restarts within [`window`](Self::window) after which the worker is given up; 10 by default. `None`
-    /// never gives up.
+    /// Restarts within [`window`](Self::window) after which the worker is given up; 10 by default. With
+    /// `None` it is never given up.
     pub restarts_max: Option<usize>,
-    /// Time over which restarts count; 5 minutes by default.
+    /// Time window over which restarts are counted; 5 minutes by default.
     pub window: Duration,
 }
 
@@ -32,27 +32,27 @@ impl Default for RestartPolicy {
 }
 
 impl RestartPolicy {
-    /// The default policy.
+    /// Creates the default policy.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets the first and the maximum pause before a restart.
+    /// Sets the initial and the maximum delay before a restart.
     #[must_use]
     pub fn backoff(mut self, min: Duration, max: Duration) -> Self {
         (self.backoff_min, self.backoff_max) = (min, max);
         self
     }
 
-    /// Sets the time of service after which the pause is the first again.
+    /// Sets the serving time after which the delay is reset.
     #[must_use]
     pub fn good_service(mut self, time: Duration) -> Self {
         self.good_service = time;
         self
     }
 
-    /// Sets the restarts within `window` after which a worker is given up; `None` never gives up.
+    /// Sets the restarts within `window` after which a worker is given up; `None` never gives it up.
     #[must_use]
     pub fn restarts_max(mut self, restarts: impl Into<Option<usize>>, window: Duration) -> Self {
         (self.restarts_max, self.window) = (restarts.into(), window);
@@ -60,19 +60,19 @@ impl RestartPolicy {
     }
 }
 
-/// Times after which a worker is ended.
+/// Timeouts of supervision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
-    /// Time for loading without progress; 60 s by default. It is also the time for the first pass, whose cost
-    /// is not known.
+    /// Timeout for loading without progress; 60 s by default. It also applies to the first pass, whose cost
+    /// is unknown.
     pub start: Duration,
-    /// Time without progress or sign of life that is always allowed; 2 s by default. A pass may also take ten
-    /// times its expected cost.
+    /// Minimum timeout without progress or heartbeat; 2 s by default. A pass may also take ten times its
+    /// expected cost.
     pub stall_min: Duration,
-    /// Time for requests to end before a stop or a restart on demand; 30 s by default.
+    /// Time for requests to end before a requested stop or restart; 30 s by default.
     pub drain: Duration,
-    /// Time for the process to end when it was asked to; 2 s by default.
+    /// Time for the process to exit after it was asked to; 2 s by default.
     pub stop: Duration,
 }
 
@@ -88,34 +88,34 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    /// The default times.
+    /// Creates the default timeouts.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets the time for loading without progress.
+    /// Sets the timeout for loading without progress.
     #[must_use]
     pub fn start(mut self, time: Duration) -> Self {
         self.start = time;
         self
     }
 
-    /// Sets the time without progress that is always allowed.
+    /// Sets the minimum timeout without progress.
     #[must_use]
     pub fn stall_min(mut self, time: Duration) -> Self {
         self.stall_min = time;
         self
     }
 
-    /// Sets the time for requests to end before a stop or a restart on demand.
+    /// Sets the time for requests to end before a requested stop or restart.
     #[must_use]
     pub fn drain(mut self, time: Duration) -> Self {
         self.drain = time;
         self
     }
 
-    /// Sets the time for the process to end when it was asked to.
+    /// Sets the time for the process to exit after it was asked to.
     #[must_use]
     pub fn stop(mut self, time: Duration) -> Self {
         self.stop = time;

@@ -1,4 +1,4 @@
-//! Starting and ending a worker's process.
+//! Starts and ends worker processes.
 
 use super::cause::ExitCause;
 use super::options::WorkerOptions;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-/// Variables that a worker has from its host.
+/// Environment variables that a worker inherits from its host.
 const INHERITED: [&str; 7] =
     ["PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "RUST_LOG", "RUST_BACKTRACE"];
 
@@ -22,14 +22,14 @@ pub(super) struct Process {
     child: Child,
     closer: Closer,
     pub(super) output: Arc<Output>,
-    /// The reason for which the host has killed it.
+    /// The cause, if the host has killed it.
     pub(super) killed: Option<ExitCause>,
-    /// The status, once it was seen.
+    /// The exit cause, once it was observed.
     exited: Option<ExitCause>,
 }
 
 impl Process {
-    /// Starts a worker and greets it. Must be called on a thread that outlives it.
+    /// Starts a worker and sends the greeting. Must be called on a thread that outlives it.
     pub(super) fn start(options: &WorkerOptions, setup: &Setup) -> Result<(Self, Receiver), String> {
         let json = serde_json::to_string(setup).map_err(|error| format!("its settings: {error}"))?;
         let mut command = command(options)?;
@@ -63,19 +63,19 @@ impl Process {
         self.child.id()
     }
 
-    /// Kills the process; the first cause counts.
+    /// Kills the process; the first cause is kept.
     pub(super) fn kill(&mut self, cause: ExitCause) {
         self.killed.get_or_insert(cause);
-        // One that has ended already is as wanted.
+        // It fails only if the process has already exited.
         let _ = self.child.kill();
     }
 
-    /// Ends the connection, so that the receiver sees the end.
+    /// Closes the connection, so that the receiver sees the end.
     pub(super) fn close(&self) {
         self.closer.close();
     }
 
-    /// Whether the process has ended.
+    /// Returns whether the process has exited.
     pub(super) fn has_exited(&mut self) -> bool {
         if self.exited.is_none()
             && let Ok(Some(status)) = self.child.try_wait()
@@ -85,7 +85,7 @@ impl Process {
         self.exited.is_some()
     }
 
-    /// Waits for the end, for at most `timeout`.
+    /// Waits for the exit, for at most `timeout`.
     pub(super) fn wait_timeout(&mut self, timeout: Duration) -> bool {
         const LOOK: Duration = Duration::from_millis(1);
         let mut left = timeout;
@@ -99,27 +99,27 @@ impl Process {
         true
     }
 
-    /// Waits for the end of a process that was killed.
+    /// Waits for the exit of a killed process.
     pub(super) fn wait(&mut self) {
         if self.exited.is_none() {
-            // It fails only if somebody else has collected the process.
+            // It fails only if another caller has reaped the process.
             self.exited = Some(self.child.wait().map_or(ExitCause::Code(-1), ExitCause::of));
         }
     }
 
-    /// The reason for the end.
+    /// Returns the exit cause.
     pub(super) fn cause(&self) -> ExitCause {
         self.killed.clone().or_else(|| self.exited.clone()).unwrap_or(ExitCause::Code(-1))
     }
 }
 
-/// The program to run.
+/// Returns the command to run.
 fn command(options: &WorkerOptions) -> Result<Command, String> {
     if let Some(program) = &options.program {
         return Ok(Command::new(program));
     }
     let this = std::env::current_exe().map_err(|error| format!("the path of this program: {error}"))?;
-    // The program that runs, even if the file has been replaced by another version.
+    // The running program, even if its file has been replaced by another version.
     #[cfg(target_os = "linux")]
     {
         use std::os::unix::process::CommandExt;

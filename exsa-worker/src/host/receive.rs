@@ -1,4 +1,4 @@
-//! The thread that receives a worker's messages.
+//! Receiver thread of a worker's messages.
 
 use super::connection::Connection;
 use crate::frame::{Beat, FrameError, FrameReader, FromWorker};
@@ -7,22 +7,22 @@ use crate::transport::Receiver;
 use exsa_core::EngineInfo;
 use std::sync::Arc;
 
-/// A step of a worker's process, for its supervisor.
+/// A lifecycle step of a worker process, for its supervisor.
 #[derive(Debug)]
 pub(super) enum Step {
     /// The level of isolation.
     Sandboxed(SandboxReport),
-    /// The engine's facts: answered with the connection.
+    /// The engine is ready; the reply is the connection.
     Ready(Box<EngineInfo>),
-    /// The engine has ended by itself, and the connection takes no more requests.
+    /// The engine has stopped by itself, and the connection accepts no more requests.
     EngineEnded,
-    /// There will be no engine.
+    /// Loading failed.
     LoadFailed(String),
-    /// The connection has ended, with the violation of the protocol if there was one. Always the last.
+    /// The connection has ended, with the protocol violation if there was one. Always the last step.
     Ended(Option<String>),
 }
 
-/// Receives until the end. `beat` takes heartbeats, and `report` all other steps; that of [`Step::Ready`]
+/// Receives messages until the end. `beat` takes heartbeats, `report` all other steps; for [`Step::Ready`] it
 /// returns the connection, which gets all further messages.
 pub(super) fn receive(
     receiver: Receiver,
@@ -48,7 +48,7 @@ fn messages(
         None => return Ok(()),
     }
     let mut connection: Option<Arc<Connection>> = None;
-    // Of each step of the start there is one.
+    // Each step of the start occurs once.
     let (mut sandboxed, mut failed) = (false, false);
     let once = |told: &mut bool| match std::mem::replace(told, true) {
         true => Err(FrameError::Content("a step of the start is told twice".into())),
@@ -75,7 +75,7 @@ fn messages(
                     .map_err(|error| FrameError::Content(format!("the engine's facts: {error}")))?;
                 match report(Step::Ready(Box::new(info))) {
                     Some(ready) => connection = Some(ready),
-                    // The supervisor does not take it, and ends it.
+                    // The supervisor rejects the process, and ends it.
                     None => return Ok(()),
                 }
             }

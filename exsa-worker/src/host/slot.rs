@@ -1,4 +1,4 @@
-//! A worker's place: what outlives its processes, and the thread that supervises them.
+//! Slot of a worker: the state that outlives its processes, and the supervisor thread.
 
 use super::cause::ExitCause;
 use super::connection::Connection;
@@ -22,19 +22,19 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Time between two looks at a process.
+/// Poll interval of a running process.
 const TICK: Duration = Duration::from_millis(20);
-/// Ticks between two looks at its memory.
+/// Ticks between two memory checks.
 const MEMORY_TICKS: u32 = 5;
-/// Time between two looks while there is no process.
+/// Poll interval while there is no process.
 const IDLE: Duration = Duration::from_secs(1);
-/// Time for messages that are still in the connection of a process that has ended, and for the end of a
-/// process whose connection has ended.
+/// Time to read remaining messages after a process has exited, and for a process to exit after its connection
+/// has ended.
 const LINGER: Duration = Duration::from_secs(1);
 /// Tokens that a model may have beyond those of its tokenizer, as padding.
 const PADDING_MAX: usize = 1 << 16;
 
-/// A wish, or a step of a process.
+/// A command, or a step of a process.
 pub(super) enum Message {
     /// Of the process with this number.
     Step(u64, Step, Option<Sender<Option<Arc<Connection>>>>),
@@ -42,32 +42,32 @@ pub(super) enum Message {
     Stop {
         abort: bool,
     },
-    /// The worker is dropped: end all, and the thread.
+    /// The worker is dropped: end everything, including the thread.
     Quit,
 }
 
-/// The state that the supervisor's thread shares with its worker.
+/// State shared by the supervisor's thread and its worker.
 pub(super) struct Slot {
     pub(super) options: WorkerOptions,
     pub(super) name: Mutex<String>,
     pub(super) status: Mutex<WorkerStatus>,
     pub(super) tokenizer: Arc<dyn Tokenizer>,
-    /// That of the last process that was ready.
+    /// Model information of the last ready process.
     pub(super) facts: Mutex<Option<Facts>>,
-    /// The process that takes requests.
+    /// The process that accepts requests.
     pub(super) live: Mutex<Option<Arc<Connection>>>,
     /// The last heartbeat of the running process.
     pub(super) beat: Mutex<Beat>,
-    /// A heartbeat that the supervisor has not seen. It looks by itself, so that a process that sends many
-    /// does not fill its queue.
+    /// A heartbeat that the supervisor has not seen yet. The supervisor polls it, so that a process that
+    /// sends many cannot fill its queue.
     pub(super) next_beat: Mutex<Option<Box<Beat>>>,
-    /// Counters of the processes before.
+    /// Counters of earlier processes.
     pub(super) ended_stats: Mutex<EngineStats>,
-    /// Restarts that were asked for, and are not in the status yet.
+    /// Requested restarts that are not yet visible in the status.
     pub(super) asked: AtomicUsize,
 }
 
-/// Facts about the model and its engine.
+/// Information about the model and its engine.
 #[derive(Clone)]
 pub(super) struct Facts {
     pub(super) model: Arc<ModelInfo>,
@@ -75,7 +75,7 @@ pub(super) struct Facts {
 }
 
 impl Slot {
-    /// Name of the worker in messages.
+    /// Name of the worker for messages.
     pub(super) fn title(&self) -> String {
         format!("worker {} of {}", self.options.number, self.name.lock())
     }
@@ -93,7 +93,7 @@ impl Slot {
         }
     }
 
-    /// Facts of a worker that are fit to use.
+    /// Validates the information reported by a worker.
     fn accept(&self, info: EngineInfo) -> Result<Facts, String> {
         let n_vocab = info.model.n_vocab;
         let own = self.tokenizer.n_vocab();
@@ -102,7 +102,7 @@ impl Slot {
                 "the worker's model has a vocabulary of {n_vocab} tokens, and the host's tokenizer {own}"
             ));
         }
-        // After a restart it is the same model, and what the validator has compiled stays.
+        // After a restart it is the same model, so the validator's compiled state is kept.
         if let Some(facts) = self.facts.lock().clone()
             && *facts.validator.info() == info
         {
@@ -114,7 +114,7 @@ impl Slot {
     }
 }
 
-/// The supervisor of a slot.
+/// Supervisor of a slot.
 pub(super) struct Supervisor {
     slot: Arc<Slot>,
     messages: Receiver<Message>,
@@ -124,11 +124,11 @@ pub(super) struct Supervisor {
     process: Option<Process>,
     connection: Option<Arc<Connection>>,
     cost: StepCost,
-    /// Number of the process.
+    /// Sequence number of the process.
     number: u64,
-    /// The receiver's thread has seen the end of the connection.
+    /// Whether the receiver's thread has seen the end of the connection.
     receiver_ended: bool,
-    /// Time at which the process was seen to have ended.
+    /// Time at which the exit of the process was observed.
     exited_at: Option<Instant>,
     load_failed: Option<String>,
     ticks: u32,
@@ -179,7 +179,7 @@ impl Supervisor {
         }
     }
 
-    /// Time until the next look.
+    /// Returns the time until the next poll.
     fn pause(&self) -> Duration {
         if self.process.is_some() {
             return TICK;
@@ -202,7 +202,7 @@ impl Supervisor {
                 let connection = self.step(now, step);
                 answer.into_iter().for_each(|answer| _ = answer.send(connection.clone()));
             }
-            // Of a process that is gone.
+            // A step of an earlier process.
             Message::Step(_, _, answer) => answer.into_iter().for_each(|answer| _ = answer.send(None)),
             Message::Quit => {}
         }
@@ -264,7 +264,7 @@ impl Supervisor {
         Some(connection)
     }
 
-    /// Takes no more requests if the phase says so.
+    /// Stops accepting requests if the phase requires it.
     fn close_if_draining(&mut self) {
         if matches!(self.supervision.phase(), Phase::Draining { .. } | Phase::Ending { .. }) {
             *self.slot.live.lock() = None;
@@ -275,7 +275,7 @@ impl Supervisor {
         }
     }
 
-    /// Looks at the process: its end, its memory.
+    /// Polls the process: its exit, its memory.
     fn look(&mut self) {
         let beat = self.slot.next_beat.lock().take();
         if let Some(beat) = beat.filter(|_| self.process.is_some()) {
@@ -286,8 +286,8 @@ impl Supervisor {
         if process.has_exited() {
             let at = *self.exited_at.get_or_insert_with(Instant::now);
             if !self.receiver_ended {
-                // Messages still in the connection are delivered; a copy of its end in another process, which
-                // it has without the sandbox, does not keep it open.
+                // Remaining messages are delivered. A copy of its end in another process, possible without
+                // the sandbox, must not keep the connection open.
                 if at.elapsed() > LINGER {
                     process.close();
                 }
@@ -310,7 +310,7 @@ impl Supervisor {
         }
     }
 
-    /// Collects a process that has ended, and ends its requests.
+    /// Reaps an exited process, and fails its requests.
     fn ended(&mut self) {
         let Some(process) = self.process.take() else { return };
         let cause = match self.load_failed.take() {
@@ -335,7 +335,7 @@ impl Supervisor {
         }
     }
 
-    /// The state that the phase means.
+    /// Returns the state for the phase.
     fn state(&self) -> WorkerState {
         match self.supervision.phase() {
             Phase::Waiting(_) | Phase::Starting => WorkerState::Starting(0.0),
@@ -346,7 +346,7 @@ impl Supervisor {
         }
     }
 
-    /// Takes the steps that are due.
+    /// Executes due actions.
     fn act(&mut self) {
         loop {
             let open = self.connection.as_ref().map_or(0, |connection| connection.len());
@@ -361,7 +361,7 @@ impl Supervisor {
                 }
                 Some(Action::Stop { abort }) => {
                     if let Some(process) = &self.process {
-                        // The message is never too long.
+                        // The message cannot be too long.
                         let _ = process.output.send(&crate::frame::ToWorker::Stop { abort });
                     }
                 }
@@ -376,7 +376,7 @@ impl Supervisor {
             backend: options.backend.clone(),
             model: options.model.clone(),
             packed_cache: options.packed_cache.clone(),
-            // The host's queue is the one with a limit.
+            // The limit applies to the host's queue.
             engine: options.engine.clone().queue_max(usize::MAX / 2).user_queue_max(None),
             host: options.host.clone(),
             sandbox: options.sandbox.clone(),
@@ -426,21 +426,21 @@ impl Supervisor {
         let state = self.state();
         self.slot.set_status(|status| {
             status.open = open;
-            // The share that is loaded is set by heartbeats.
+            // The loaded share is set by heartbeats.
             if !matches!((&state, &status.state), (WorkerState::Starting(_), WorkerState::Starting(_))) {
                 status.state = state;
             }
         });
     }
 
-    /// Ends the process at once.
+    /// Ends the process immediately.
     fn quit(&mut self) {
         self.supervision.stop(self.now(), true);
         self.close_if_draining();
         let Some(process) = &mut self.process else { return };
         process.kill(ExitCause::Stopped);
         process.wait();
-        // Messages that it sent are delivered.
+        // Delivers the messages that it has sent.
         let until = Instant::now() + LINGER;
         while !self.receiver_ended {
             let left = until.saturating_duration_since(Instant::now());
@@ -453,10 +453,10 @@ impl Supervisor {
     }
 }
 
-/// Passes a step on; waits for the connection where it has one.
+/// Forwards a step, and waits for the connection if it has one.
 fn report(sender: &Sender<Message>, number: u64, step: Step) -> Option<Arc<Connection>> {
     if !matches!(step, Step::Ready(_)) {
-        // A supervisor that is gone needs no steps.
+        // A supervisor that has exited needs no steps.
         let _ = sender.send(Message::Step(number, step, None));
         return None;
     }

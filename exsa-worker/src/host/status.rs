@@ -1,4 +1,4 @@
-//! Status of a worker, for pools and people.
+//! Status of a worker.
 
 use super::cause::ExitCause;
 use crate::sandbox::SandboxReport;
@@ -8,13 +8,13 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum WorkerState {
-    /// The process loads its model, or is about to start; with the share that is loaded, from 0 to 1.
+    /// The process loads its model, or is about to start; with the loaded share from 0 to 1.
     Starting(f32),
-    /// It takes requests.
+    /// It accepts requests.
     Ready,
-    /// It takes no more requests, and those that it has go to their end.
+    /// It accepts no more requests, and its running ones finish.
     Stopping,
-    /// It has ended on demand.
+    /// It was stopped on request.
     Stopped,
     /// It was given up, for this reason.
     Failed(ExitCause),
@@ -43,7 +43,7 @@ impl fmt::Display for WorkerState {
     }
 }
 
-/// A worker's state, and facts about its process.
+/// State of a worker and its process.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct WorkerStatus {
@@ -51,17 +51,17 @@ pub struct WorkerStatus {
     pub number: usize,
     /// Its state.
     pub state: WorkerState,
-    /// Id of the process, if there is one.
+    /// Process id, if there is a process.
     pub pid: Option<u32>,
-    /// Processes started after the first.
+    /// Number of processes started after the first.
     pub restarts: u64,
-    /// The reason for which the last process ended.
+    /// Exit cause of the last process.
     pub last_exit: Option<ExitCause>,
-    /// Bytes of memory in use, shared pages included; 0 where it is not known.
+    /// Resident memory in bytes, shared pages included; 0 if unknown.
     pub memory: u64,
-    /// Bytes of these that are the process's own: without pages of files.
+    /// Private part of it in bytes, without file pages.
     pub memory_private: u64,
-    /// The level of isolation reached; `None` before the process tells.
+    /// The isolation level reached; `None` until the process reports it.
     pub sandbox: Option<SandboxReport>,
     /// Requests that have not ended.
     pub open: usize,

@@ -1,24 +1,25 @@
-//! Estimate of the cost of a worker's passes, from the counters of its heartbeats.
+//! Estimates the cost of a worker's passes from the counters of its heartbeats.
 
 use exsa_core::stats::EngineStats;
 use std::time::Duration;
 
 /// Factor by which a pass may exceed its expected cost.
 const ALLOWED: u32 = 10;
-/// Mean tokens of a pass from which it tells the cost of a prompt's token.
+/// Mean tokens per pass from which a pass measures the cost of prompt tokens.
 const PREFILL_TOKENS: u64 = 8;
-/// Weight of the past when the cost falls.
+/// Weight of the past when the cost decreases.
 const DECAY: f64 = 0.95;
 
-/// Measured costs. Each rises at once and falls slowly, so that a slow pass after many fast ones is expected.
+/// Measured costs. Each increases immediately and decreases slowly, so a slow pass after many fast ones is
+/// expected.
 #[derive(Debug, Default)]
 pub(super) struct StepCost {
     last: Counted,
-    /// Seconds of a pass.
+    /// Seconds per pass.
     step: Option<f64>,
-    /// Seconds of a token in passes of one token or a few: an upper bound for those of a prompt.
+    /// Seconds per token in passes with few tokens: an upper bound for prompt tokens.
     token: Option<f64>,
-    /// Seconds of a prompt's token.
+    /// Seconds per prompt token.
     prefill: Option<f64>,
 }
 
@@ -48,8 +49,8 @@ impl StepCost {
         raise(if tokens >= passes * PREFILL_TOKENS { &mut self.prefill } else { &mut self.token }, per_token);
     }
 
-    /// Time that a pass over at most `prompt_tokens` of prompts may take: the larger of `least` and ten times
-    /// the expected cost. `unknown` before the first measurement.
+    /// Returns the time that a pass over at most `prompt_tokens` prompt tokens may take: the larger of
+    /// `least` and ten times the expected cost. `unknown` before the first measurement.
     pub(super) fn allowance(&self, prompt_tokens: u64, least: Duration, unknown: Duration) -> Duration {
         let Some(step) = self.step else { return unknown.max(least) };
         let token = self.prefill.or(self.token).unwrap_or(step);

@@ -1,22 +1,22 @@
-//! The decisions of a supervisor, without processes, threads or a clock: time is an argument.
+//! Decisions of a supervisor, without processes, threads or a clock: time is an argument.
 
 use super::cause::ExitCause;
 use super::policy::{RestartPolicy, Timeouts};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Longest time between two calls after which silence is blamed on the host itself, which was stopped or had
-/// no processor.
+/// Maximum time between two calls; after a longer gap, missing heartbeats are blamed on the host itself,
+/// which was stopped or had no processor.
 const OWN_GAP: Duration = Duration::from_millis(500);
 
-/// A step for the supervisor to take.
+/// An action for the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Start a process.
     Start,
     /// Kill the process.
     Kill(ExitCause),
-    /// Ask the process to end: at once, or when its requests have ended.
+    /// Ask the process to exit: immediately, or when its requests have ended.
     Stop {
         /// Whether requests are cancelled.
         abort: bool,
@@ -26,38 +26,38 @@ pub(crate) enum Action {
 /// The phase of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// No process; the next starts then.
+    /// No process; the next one starts at this time.
     Waiting(Duration),
     /// The process loads its model.
     Starting,
-    /// It serves.
+    /// It serves requests.
     Ready,
-    /// It serves what it has, and takes no more; then it is replaced, or ends.
+    /// It serves running requests and accepts no more; then it is replaced, or ends.
     Draining {
-        /// Time after which its requests are lost.
+        /// Time after which its remaining requests are lost.
         until: Duration,
-        /// A new process follows.
+        /// Whether a new process follows.
         restart: bool,
     },
-    /// It was asked to end, or killed.
+    /// It was asked to exit, or killed.
     Ending {
         /// Time after which it is killed.
         until: Duration,
-        /// A new process follows.
+        /// Whether a new process follows.
         restart: bool,
     },
-    /// It has ended for good.
+    /// It was stopped on request.
     Stopped,
     /// It was given up.
     Failed(ExitCause),
 }
 
-/// The last sign of life.
+/// Progress information of the last heartbeat.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sign {
-    /// Time without progress, as the worker tells.
+    /// Time without progress, as reported by the worker.
     pub(crate) idle: Duration,
-    /// Time without progress that is allowed.
+    /// Allowed time without progress.
     pub(crate) allowance: Duration,
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct Supervision {
     restart: RestartPolicy,
     timeouts: Timeouts,
     phase: Phase,
-    /// Time of the last progress of loading, or of the last sign of life.
+    /// Time of the last loading progress, or of the last heartbeat.
     last_sign: Duration,
     /// Time of the last heartbeat while the process loads; `None` before the first.
     last_beat: Option<Duration>,
@@ -77,9 +77,9 @@ pub(crate) struct Supervision {
     backoff: Duration,
     restarts: VecDeque<Duration>,
     last_poll: Option<Duration>,
-    /// The process was killed, and its end is awaited.
+    /// Whether the process was killed and its exit is pending.
     killed: bool,
-    /// The engine has ended, and the process is to follow by then.
+    /// The engine has stopped; the process must exit by this time.
     exit_by: Option<Duration>,
 }
 
@@ -106,7 +106,7 @@ impl Supervision {
         &self.phase
     }
 
-    /// The process runs, and loads its model.
+    /// Records that the process runs and loads its model.
     pub(crate) fn started(&mut self, now: Duration) {
         (self.last_sign, self.loaded, self.ready_since) = (now, 0, None);
         (self.killed, self.exit_by, self.last_beat) = (false, None, None);
@@ -114,7 +114,7 @@ impl Supervision {
         self.phase = Phase::Starting;
     }
 
-    /// The engine takes requests.
+    /// Records that the engine accepts requests.
     pub(crate) fn ready(&mut self, now: Duration) {
         if self.phase == Phase::Starting {
             (self.last_sign, self.ready_since) = (now, Some(now));
@@ -123,7 +123,7 @@ impl Supervision {
         }
     }
 
-    /// A heartbeat came, with the bytes loaded so far.
+    /// Records a heartbeat, with the bytes loaded so far.
     pub(crate) fn beat(&mut self, now: Duration, loaded: u64, sign: Sign) {
         let is_loading = self.phase == Phase::Starting;
         if is_loading {
@@ -135,12 +135,12 @@ impl Supervision {
         (self.last_sign, self.loaded, self.sign) = (now, loaded, sign);
     }
 
-    /// The engine has ended by itself: its process takes no more requests, and ends soon.
+    /// Records that the engine has stopped by itself: its process accepts no more requests and exits soon.
     pub(crate) fn engine_ended(&mut self, now: Duration) {
         self.exit_by.get_or_insert(now.saturating_add(self.timeouts.stop));
     }
 
-    /// The process has ended.
+    /// Records the exit of the process.
     pub(crate) fn ended(&mut self, now: Duration, cause: &ExitCause) {
         let served = self.ready_since.take().map(|since| now.saturating_sub(since));
         match self.phase {
@@ -171,7 +171,7 @@ impl Supervision {
         self.backoff = self.backoff.saturating_mul(2).min(self.restart.backoff_max);
     }
 
-    /// Replaces the process once its requests have ended. A worker that was given up begins anew.
+    /// Replaces the process once its requests have ended. Also restarts a worker that was given up.
     pub(crate) fn restart(&mut self, now: Duration) {
         match self.phase {
             Phase::Ready => {
@@ -187,7 +187,7 @@ impl Supervision {
         }
     }
 
-    /// Ends the worker once its requests have ended, or at once.
+    /// Ends the worker immediately, or once its requests have ended.
     pub(crate) fn stop(&mut self, now: Duration, abort: bool) {
         let until = now.saturating_add(self.timeouts.drain);
         self.phase = match self.phase {
@@ -197,7 +197,7 @@ impl Supervision {
         };
     }
 
-    /// The next step, if one is due; to be called until it gives none. `open` is the number of open requests.
+    /// Returns the next due action; call it until it returns none. `open` is the number of open requests.
     pub(crate) fn poll(&mut self, now: Duration, open: usize) -> Option<Action> {
         let gap = self.last_poll.replace(now).map_or(Duration::ZERO, |last| now.saturating_sub(last));
         if gap > OWN_GAP {
@@ -227,7 +227,7 @@ impl Supervision {
         }
     }
 
-    /// Time without a heartbeat since one came while the process loads.
+    /// Returns the time without a heartbeat, once one was received while loading.
     fn mute(&self, now: Duration) -> Duration {
         self.last_beat.map_or(Duration::ZERO, |last| now.saturating_sub(last))
     }
@@ -236,18 +236,18 @@ impl Supervision {
         if silent > self.timeouts.stall_min {
             return self.kill(ExitCause::Silent(silent));
         }
-        // Silence counts, since a stopped process does not tell how long it is idle.
+        // Missing heartbeats count, since a stopped process does not report its idle time.
         let idle = self.sign.idle.saturating_add(silent);
         let stalls = open > 0 && !self.sign.idle.is_zero() && idle > self.sign.allowance;
         if stalls { self.kill(ExitCause::Stalled(idle)) } else { None }
     }
 
-    /// Kills the process, once; its end is then a crash.
+    /// Kills the process once; its exit counts as a crash.
     fn kill(&mut self, cause: ExitCause) -> Option<Action> {
         (!std::mem::replace(&mut self.killed, true)).then_some(Action::Kill(cause))
     }
 
-    /// Time of the next step, as far as it is known.
+    /// Returns the time of the next action, if known.
     pub(crate) fn next(&self) -> Option<Duration> {
         match self.phase {
             Phase::Waiting(at) => Some(at),

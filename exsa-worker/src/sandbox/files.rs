@@ -7,9 +7,9 @@ use landlock::{
 };
 use std::path::Path;
 
-/// The newest version of landlock whose rights are restricted; older kernels restrict those that they know.
+/// The newest supported landlock version; older kernels enforce the rights that they know.
 const VERSION: ABI = ABI::V6;
-/// Read by the standard library, by allocators and by backends.
+/// Files read by the standard library, allocators and backends.
 const SYSTEM: [&str; 7] = [
     "/proc/self",
     "/proc/cpuinfo",
@@ -20,7 +20,7 @@ const SYSTEM: [&str; 7] = [
     "/dev/urandom",
 ];
 
-/// Restricts this thread, and those that it starts, to the files handed over.
+/// Restricts this thread, and threads that it starts, to the given files.
 pub(super) fn restrict(
     options: &SandboxOptions,
     model: Option<&Path>,
@@ -28,7 +28,7 @@ pub(super) fn restrict(
 ) -> Result<(), String> {
     let text = |error: landlock::RulesetError| error.to_string();
     let all = AccessFs::from_all(VERSION);
-    // Programs are not executed, which the filter of system calls refuses as well.
+    // Execution is not allowed; the system call filter refuses it as well.
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
@@ -58,7 +58,7 @@ pub(super) fn restrict(
     }
 }
 
-/// Rights that make sense for the path: those on folders are none on a file.
+/// Returns the rights that apply to the path: rights on folders do not apply to files.
 fn rights(path: &Path, rights: landlock::BitFlags<AccessFs>) -> landlock::BitFlags<AccessFs> {
     if path.is_dir() { rights } else { rights & AccessFs::from_file(VERSION) }
 }

@@ -1,21 +1,22 @@
-//! Limits of a worker's process, and its end with the host.
+//! Resource limits of a worker process, and its end with the host.
 
 use super::SandboxReport;
 
-/// Address space beyond the memory limit for stacks and for memory that allocators reserve and do not use.
+/// Address space beyond the memory limit, for stacks and memory that allocators reserve but do not use.
 #[cfg(unix)]
 const SLACK: u64 = 256 << 20;
 
-/// Arranges that this process is killed with the thread that started it. Returns whether the kernel does so.
+/// Arranges that this process is killed when the thread that started it exits. Returns whether the kernel
+/// supports it.
 ///
 /// # Errors
 ///
-/// The host has ended already.
+/// The host has already exited.
 #[cfg(target_os = "linux")]
 pub(crate) fn die_with_parent(parent: u32) -> Result<bool, String> {
     let signal = Some(rustix::process::Signal::KILL);
     let arranged = rustix::process::set_parent_process_death_signal(signal).is_ok();
-    // It may have ended before the call.
+    // The host may have exited before the call.
     let found = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
     match found {
         Some(found) if u32::try_from(found) == Ok(parent) => Ok(arranged),
@@ -23,13 +24,13 @@ pub(crate) fn die_with_parent(parent: u32) -> Result<bool, String> {
     }
 }
 
-/// Elsewhere the worker ends when its connection does.
+/// On other systems the worker ends with its connection.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn die_with_parent(_parent: u32) -> Result<bool, String> {
     Ok(false)
 }
 
-/// Ends this process at once: no destructor or exit handler runs, as these might wait for each other.
+/// Ends this process immediately: no destructor or exit handler runs, since these might deadlock.
 pub(crate) fn die() -> ! {
     #[cfg(unix)]
     {
@@ -38,7 +39,7 @@ pub(crate) fn die() -> ! {
     std::process::abort()
 }
 
-/// Turns core dumps off, since they would hold prompts, and limits memory to `memory_max` bytes.
+/// Disables core dumps, which would contain prompts, and limits memory to `memory_max` bytes.
 #[cfg(unix)]
 pub(crate) fn prepare(memory_max: Option<u64>, report: &mut SandboxReport) {
     use rustix::process::{Resource, Rlimit, setrlimit};
@@ -52,12 +53,12 @@ pub(crate) fn prepare(memory_max: Option<u64>, report: &mut SandboxReport) {
     if let Some(bytes) = memory_max {
         limit(Resource::Data, bytes.saturating_add(SLACK), "memory limit");
     }
-    // The kernel that runs out of memory ends a worker, which is replaced, rather than the host.
+    // When memory runs out, the kernel should kill a worker, which is replaced, rather than the host.
     #[cfg(target_os = "linux")]
     let _ = std::fs::write("/proc/self/oom_score_adj", "500");
 }
 
-/// Elsewhere there are no such limits.
+/// Other systems have no such limits.
 #[cfg(not(unix))]
 pub(crate) fn prepare(memory_max: Option<u64>, report: &mut SandboxReport) {
     if memory_max.is_some() {

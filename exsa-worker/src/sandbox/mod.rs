@@ -1,7 +1,7 @@
-//! Isolation of a worker process: limits, files and system calls.
+//! Isolation of a worker process: resource limits, files and system calls.
 //!
-//! Applied by the worker itself, before it starts a thread and before it reads the model. A kernel that lacks
-//! a part leaves that part out; the [`SandboxReport`] says which were reached.
+//! The worker applies it to itself, before it starts a thread and before it reads the model. Parts that the
+//! kernel lacks are left out; the [`SandboxReport`] says which were applied.
 
 #[cfg(target_os = "linux")]
 mod files;
@@ -15,51 +15,51 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Whether a worker shuts itself in.
+/// Mode of the sandbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SandboxMode {
-    /// No restriction of files and system calls.
+    /// Files and system calls are not restricted.
     Off,
-    /// As far as the kernel allows it.
+    /// As far as the kernel supports it.
     #[default]
     BestEffort,
-    /// A worker that cannot restrict both files and system calls does not load its model.
+    /// The worker does not load its model unless both files and system calls are restricted.
     Required,
 }
 
 /// Settings of the sandbox.
 ///
-/// The model with its packed file, and what every program needs of `/proc` and `/sys`, can be read in any
-/// case.
+/// The model with its packed file, and the parts of `/proc` and `/sys` that every program needs, are always
+/// readable.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct SandboxOptions {
-    /// Whether the worker shuts itself in; [`SandboxMode::BestEffort`] by default.
+    /// Mode of the sandbox; [`SandboxMode::BestEffort`] by default.
     pub mode: SandboxMode,
-    /// Further files and folders that the worker may read, such as those of shared libraries that a backend
-    /// loads later.
+    /// Additional files and folders that the worker may read, such as shared libraries that a backend loads
+    /// later.
     pub read: Vec<PathBuf>,
-    /// Folders in which the worker may read and write: caches.
+    /// Folders that the worker may read and write, such as caches.
     pub write: Vec<PathBuf>,
 }
 
 impl SandboxOptions {
-    /// The default settings.
+    /// Creates the default options.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// No sandbox.
+    /// Disables the sandbox.
     #[must_use]
     pub fn off() -> Self {
         Self::default().mode(SandboxMode::Off)
     }
 
-    /// Sets whether the worker shuts itself in.
+    /// Sets the mode of the sandbox.
     #[must_use]
     pub fn mode(mut self, mode: SandboxMode) -> Self {
         self.mode = mode;
@@ -81,22 +81,23 @@ impl SandboxOptions {
     }
 }
 
-/// The level of isolation that a worker reached.
+/// The isolation level that a worker reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SandboxReport {
-    /// Files beyond those handed over cannot be opened (landlock).
+    /// Whether other files than the given ones cannot be opened (landlock).
     pub files: bool,
-    /// System calls that a worker has no use for fail: sockets, programs, processes and others (seccomp).
+    /// Whether system calls that a worker does not need fail: sockets, programs, processes and others
+    /// (seccomp).
     pub system_calls: bool,
-    /// The worker ends with the process that started it, even if that is killed.
+    /// Whether the worker ends with the process that started it, even if that is killed.
     pub ends_with_host: bool,
-    /// Parts that are missing, and the reason.
+    /// Missing parts, with the reason.
     pub missing: Vec<String>,
 }
 
 impl SandboxReport {
-    /// Whether both files and system calls are restricted.
+    /// Returns whether both files and system calls are restricted.
     pub fn is_complete(&self) -> bool {
         self.files && self.system_calls
     }
@@ -117,8 +118,8 @@ impl fmt::Display for SandboxReport {
     }
 }
 
-/// Restricts this process. Must be called while it has one thread. `model` can be read, and `packed`, its
-/// packed file, where it is there.
+/// Restricts this process. Must be called while it has one thread. `model` stays readable, and so does its
+/// packed file `packed`, if it exists.
 pub(crate) fn enter(
     options: &SandboxOptions,
     model: Option<&Path>,

@@ -1,7 +1,7 @@
 //! Restriction of system calls by seccomp.
 //!
-//! The filter names the calls that a worker has no use for; the rest, which the standard library, allocators
-//! and backends change from version to version, is allowed.
+//! The filter is a deny list. Other calls, which the standard library, allocators and backends change from
+//! version to version, are allowed.
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -9,9 +9,9 @@ use seccompiler::{
 };
 use std::collections::BTreeMap;
 
-/// Calls that fail whatever their arguments are.
+/// Calls that are refused with any arguments.
 const REFUSED: &[i64] = &[
-    // Network: the connection to the host is there already.
+    // Network: the connection to the host is already open.
     libc::SYS_socket,
     libc::SYS_socketpair,
     libc::SYS_connect,
@@ -48,7 +48,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_mount_setattr,
     libc::SYS_name_to_handle_at,
     libc::SYS_open_by_handle_at,
-    // Parts of the kernel that are large and seldom needed.
+    // Large and rarely needed parts of the kernel.
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
@@ -59,7 +59,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_add_key,
     libc::SYS_request_key,
     libc::SYS_fanotify_init,
-    // The system as a whole.
+    // System-wide operations.
     libc::SYS_init_module,
     libc::SYS_finit_module,
     libc::SYS_delete_module,
@@ -81,7 +81,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_nfsservctl,
 ];
 
-/// Calls of x86 alone, with those that have a number of their own in its x32 mode.
+/// Calls that only x86 has, with those that have separate numbers in x32 mode.
 #[cfg(target_arch = "x86_64")]
 const REFUSED_X86: &[i64] = &[
     libc::SYS_fork,
@@ -100,7 +100,7 @@ const REFUSED_X86: &[i64] = &[
     X32 | 545, // execveat
 ];
 
-/// Marks the numbers of x32, which the kernel takes from any process of x86-64 if it was built for them.
+/// Marks x32 numbers, which a kernel built for them accepts from any x86-64 process.
 #[cfg(target_arch = "x86_64")]
 const X32: i64 = 0x4000_0000;
 
@@ -122,15 +122,16 @@ pub(super) fn restrict() -> Result<(), String> {
     for call in REFUSED_X86 {
         refuse(*call, Vec::new());
     }
-    // A new process; new threads share all with this one.
+    // Refuses new processes; new threads share all with this one.
     refuse(libc::SYS_clone, vec![rule([condition(0, SeccompCmpOp::MaskedEq(THREAD), 0)?])?]);
-    // Signals to other processes, and their limits.
+    // Refuses signals to other processes, and changes of their limits.
     refuse(libc::SYS_kill, vec![rule([condition(0, SeccompCmpOp::Ne, pid)?])?]);
     refuse(libc::SYS_tgkill, vec![rule([condition(0, SeccompCmpOp::Ne, pid)?])?]);
     let other = [condition(0, SeccompCmpOp::Ne, pid)?, condition(0, SeccompCmpOp::Ne, 0)?];
     refuse(libc::SYS_prlimit64, vec![rule(other)?]);
     apply(rules, SeccompAction::Errno(libc::EPERM as u32))?;
-    // The flags of clone3 lie in memory, out of the filter's sight: without the call, libraries use clone.
+    // The flags of clone3 are in memory, where the filter cannot see them: if the call fails, libraries use
+    // clone.
     let mut rules = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     #[cfg(target_arch = "x86_64")]
     rules.insert(X32 | libc::SYS_clone3, Vec::new());

@@ -1,4 +1,4 @@
-//! Requests for vectors and scores in a worker.
+//! Embedding and reranking requests in a worker.
 
 use super::jobs::Jobs;
 use super::service::Counters;
@@ -38,7 +38,7 @@ impl Embeds {
         self.open.lock().values().filter(|entry| !matches!(entry, Entry::Preparing)).count() as u64
     }
 
-    /// Notes a request that will be submitted.
+    /// Registers a request before its submission.
     pub(super) fn begin(&self, id: u64) -> Result<(), String> {
         match self.open.lock().insert(id, Entry::Preparing) {
             None => Ok(()),
@@ -70,7 +70,7 @@ impl Embeds {
         }
     }
 
-    /// Sends the output of a request if it is there.
+    /// Sends the output of a request if it is ready.
     fn poll(self: &Arc<Self>, id: u64) {
         let waker = Waker::from(Arc::new(Woken { id, embeds: self.clone() }));
         let mut context = Context::from_waker(&waker);
@@ -114,7 +114,7 @@ impl Embeds {
         }
     }
 
-    /// Ends a request that nobody wants.
+    /// Cancels a request.
     pub(super) fn cancel(&self, id: u64) {
         let entry = self.open.lock().remove(&id);
         let error = Err(WireEmbedError::Cancelled);
@@ -149,7 +149,7 @@ fn prepare<R: DeserializeOwned, T>(
     Err(WireEmbedError::Failed(serde_json::to_string(&report).unwrap_or_default()))
 }
 
-/// Takes up a request whose output is there.
+/// Waker that polls a request when its output is ready.
 struct Woken {
     id: u64,
     embeds: Arc<Embeds>,

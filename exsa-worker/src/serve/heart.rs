@@ -8,10 +8,10 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Time between heartbeats.
+/// Interval between heartbeats.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(50);
 
-/// Sends heartbeats for ever.
+/// Sends heartbeats forever.
 pub(super) fn beat(service: &Arc<Service>, progress: &Progress) {
     let mut watch = Watch { seen: (0, 0), since: Instant::now() };
     loop {
@@ -22,7 +22,7 @@ pub(super) fn beat(service: &Arc<Service>, progress: &Progress) {
         let scheduler = &stats.scheduler;
         let all_paused = scheduler.paused > 0 && scheduler.paused == scheduler.running;
         let idle = watch.idle(signs, in_engine == 0 || all_paused);
-        // A host that does not read gets no more of them than fit.
+        // If the host does not read, heartbeats stop when the output is full.
         if !service.output().is_full() {
             service.send(&FromWorker::Beat(Beat {
                 loaded: progress.done.load(Ordering::Relaxed),
@@ -42,13 +42,13 @@ pub(super) fn beat(service: &Arc<Service>, progress: &Progress) {
 
 /// Measures the time without progress.
 struct Watch {
-    /// Passes, and groups of events.
+    /// Count of passes, and of event groups.
     seen: (u64, u64),
     since: Instant,
 }
 
 impl Watch {
-    /// Time without progress, while there is something to do.
+    /// Returns the time without progress while there is work to do.
     fn idle(&mut self, signs: (u64, u64), nothing_to_do: bool) -> Duration {
         let now = Instant::now();
         if nothing_to_do || signs != self.seen {

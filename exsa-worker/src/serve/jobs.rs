@@ -1,4 +1,4 @@
-//! Work that must not delay the reader of the host's messages: parsing, tokenizing, compiling grammars.
+//! Jobs that must not delay the reader of the host's messages: parsing, tokenizing, compiling grammars.
 
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
@@ -9,7 +9,7 @@ pub(super) const THREADS: usize = 2;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A queue of work.
+/// Job queue.
 #[derive(Default)]
 pub(super) struct Jobs {
     queue: Mutex<VecDeque<Job>>,
@@ -22,7 +22,7 @@ impl Jobs {
         self.ready.notify_one();
     }
 
-    /// Works for ever: the threads end with the process.
+    /// Runs jobs forever: the threads end with the process.
     pub(super) fn run(&self) {
         loop {
             let mut queue = self.queue.lock();
@@ -33,7 +33,7 @@ impl Jobs {
                 }
             };
             drop(queue);
-            // A job answers its request even if it panics; this only keeps the thread.
+            // A job answers its request even if it panics; this only keeps the thread alive.
             let _ = catch_unwind(AssertUnwindSafe(job));
         }
     }

@@ -21,23 +21,24 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-/// First argument of a worker; the second is the id of the host's process.
+/// First argument of a worker; the second is the host's process id.
 pub(crate) const ARGUMENT: &str = "--exsa-worker";
-/// Exit code of a worker that was not started by a host, or by one with another protocol.
+/// Exit code of a worker that was not started by a host, or by a host with another protocol version.
 pub(crate) const EXIT_PROTOCOL: i32 = 64;
 /// Exit code of a worker whose model could not be loaded.
 pub(crate) const EXIT_LOAD: i32 = 65;
-/// Exit code of a worker whose engine has ended, because the backend panicked.
+/// Exit code of a worker whose engine has stopped because the backend panicked.
 pub(crate) const EXIT_PANICKED: i32 = 70;
 
-/// Time for the last messages to be written, and for exit handlers.
+/// Time to write the last messages, and for exit handlers.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// If this process was started as a worker, serves the host with the engine that `build` makes, and never
+/// If this process was started as a worker, serves the host with the engine that `build` creates, and never
+/// returns; otherwise returns immediately.
 /// returns; otherwise returns at once.
 ///
-/// It must be the first call in `main`: the sandbox can only hold what begins after it, and it holds all of
-/// `build`.
+/// It must be the first call in `main`: the sandbox only restricts threads that start after it. All of
+/// `build` runs inside the sandbox.
 ///
 /// ```no_run
 /// use exsa_core::scripted::ScriptedModel;
@@ -92,7 +93,7 @@ where
 
     let output = Arc::new(Output::default());
     let service = Arc::new(Service::new(output.clone()));
-    // The output is not too long: both messages are short.
+    // Both messages are short enough.
     let _ = output.send(&FromWorker::Hello(Hello::new()));
     let _ = output.send(&FromWorker::Sandboxed(report.clone()));
     let started = start_threads(&service, &setup, sender, move |service| receive(&mut reader, service));
@@ -128,7 +129,7 @@ where
     code
 }
 
-/// Exchanges the first messages.
+/// Exchanges the greetings.
 fn greet() -> Result<(FrameReader<Receiver>, transport::Sender, Setup), FrameError> {
     let content = |problem: String| FrameError::Content(problem);
     let (receiver, sender) =
@@ -169,7 +170,7 @@ fn start_threads(
     spawn("exsa-reader", Box::new(move || receive(&reader)))
 }
 
-/// Handles the host's messages until the connection ends; then the process ends with it, whatever it does.
+/// Handles the host's messages until the connection ends; then the process exits, whatever it is doing.
 fn receive(reader: &mut FrameReader<Receiver>, service: &Arc<Service>) {
     loop {
         match reader.read() {
@@ -198,7 +199,7 @@ fn name(message: Option<&ToWorker>) -> &'static str {
     }
 }
 
-/// An error and its sources, as one text.
+/// Formats an error and its sources as one text.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -212,7 +213,7 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// The message of a panic.
+/// Returns the message of a panic.
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())

@@ -1,4 +1,4 @@
-//! Requests for text in a worker.
+//! Generation requests in a worker.
 
 use super::service::Counters;
 use super::sink::Sink;
@@ -13,15 +13,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Time that the engine has to tell a place in its queue.
+/// Time for the engine to report a queue position.
 const POSITION_WAIT: Duration = Duration::from_millis(200);
 
 pub(super) struct Requests {
     output: Arc<Output>,
     counters: Arc<Counters>,
     open: Mutex<HashMap<u64, Entry>>,
-    /// Requests whose end was sent, and whose handles are still to be dropped: the end comes from within the
-    /// stream's lock.
+    /// Requests whose end was sent and whose handles are still to be dropped: the end is sent while the
+    /// stream is locked.
     ended: Mutex<HashSet<u64>>,
     /// Requests in the engine that have not ended.
     in_engine: AtomicU64,
@@ -58,7 +58,7 @@ impl Requests {
         self.in_engine.load(Ordering::Relaxed)
     }
 
-    /// Notes a request that will be submitted.
+    /// Registers a request before its submission.
     pub(super) fn begin(&self, id: u64) -> Result<(), String> {
         self.reap();
         match self.open.lock().insert(id, Entry::default()) {
@@ -67,7 +67,7 @@ impl Requests {
         }
     }
 
-    /// Prepares a request and hands it to the engine.
+    /// Prepares a request and submits it to the engine.
     pub(super) fn submit(self: &Arc<Self>, id: u64, request: &str, engine: Option<&Engine>) {
         let prepared = catch_unwind(AssertUnwindSafe(|| {
             let refuse = |kind: &str, problem: String| ErrorReport::new(kind, problem);
@@ -107,7 +107,7 @@ impl Requests {
         let _ = self.output.send(&FromWorker::Refused { id, error });
     }
 
-    /// Notes that a request's last event was sent.
+    /// Records that a request's last event was sent.
     pub(super) fn ended(&self, id: u64) {
         if self.ended.lock().insert(id) {
             let n = self.in_engine.fetch_sub(1, Ordering::Relaxed) - 1;
@@ -135,7 +135,7 @@ impl Requests {
         self.open.lock().get(&id)?.handle.clone()
     }
 
-    /// Cancels a request. One that has ended meanwhile is no error.
+    /// Cancels a request. It is not an error if it has already ended.
     pub(super) fn cancel(&self, id: u64) {
         if let Some(entry) = self.open.lock().get_mut(&id) {
             entry.cancelled = true;
@@ -160,7 +160,7 @@ impl Requests {
         }
     }
 
-    /// Lets all streams go on that the host has not paused.
+    /// Resumes all streams that the host has not paused.
     pub(super) fn drained_all(&self) {
         let handles: Vec<_> = self
             .open
@@ -172,7 +172,7 @@ impl Requests {
         handles.iter().for_each(|handle| handle.drained());
     }
 
-    /// Tells the host a request's place in the queue.
+    /// Reports a request's queue position to the host.
     pub(super) fn position(&self, id: u64) {
         let position = self.handle(id).and_then(|handle| handle.queue_position(POSITION_WAIT));
         let ahead = position.map(|position| position.ahead as u64);

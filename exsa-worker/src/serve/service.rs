@@ -1,4 +1,4 @@
-//! The state that a worker's threads share.
+//! State shared by the threads of a worker.
 
 use super::embeds::Embeds;
 use super::jobs::Jobs;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// Time between looks at an engine that has nothing to do but to end.
+/// Poll interval while the engine shuts down.
 const LOOK: Duration = Duration::from_millis(5);
 
 pub(super) struct Service {
@@ -22,18 +22,18 @@ pub(super) struct Service {
     pub(super) requests: Arc<Requests>,
     pub(super) embeds: Arc<Embeds>,
     pub(super) counters: Arc<Counters>,
-    /// The host's wish to end.
+    /// Shutdown requested by the host.
     stop: Mutex<Option<Shutdown>>,
     /// Signals a change of `stop`, of the requests, or of the engine.
     changed: Condvar,
 }
 
-/// Counts that heartbeats tell.
+/// Counts reported by heartbeats.
 #[derive(Default)]
 pub(super) struct Counters {
     pub(super) received: AtomicU64,
     pub(super) preparing: AtomicU64,
-    /// Groups of events sent, and requests that ended: signs of progress.
+    /// Event groups sent and requests ended: indicators of progress.
     pub(super) sent: AtomicU64,
 }
 
@@ -61,7 +61,7 @@ impl Service {
         &self.jobs
     }
 
-    /// Opens the service: the engine is there.
+    /// Opens the service with the engine.
     pub(super) fn open(&self, engine: Engine) {
         // It is called once.
         let _ = self.engine.set(engine);
@@ -72,16 +72,16 @@ impl Service {
         self.engine.get()
     }
 
-    /// Lets go on the streams that were paused because the output was full.
+    /// Resumes the streams that were paused because the output was full.
     pub(super) fn resume_all(&self) {
         self.requests.drained_all();
     }
 
-    /// Handles a message of the host.
+    /// Handles a message from the host.
     ///
     /// # Errors
     ///
-    /// The way in which the host broke the protocol.
+    /// The protocol violation of the host.
     pub(super) fn handle(self: &Arc<Self>, message: ToWorker) -> Result<(), String> {
         match message {
             ToWorker::Hello(_) | ToWorker::Setup(_) => return Err("the host greets twice".into()),
@@ -153,13 +153,13 @@ impl Service {
         self.requests.open() + self.embeds.open()
     }
 
-    /// Sends a message that is never too long.
+    /// Sends a message that cannot be too long.
     pub(super) fn send(&self, message: &FromWorker) {
         let _ = self.output.send(message);
     }
 
-    /// Waits until the host wants an end and the engine has ended, or until the engine ended by itself.
-    /// Returns the exit code.
+    /// Waits until the host requests a shutdown and the engine has stopped, or until the engine stops by
+    /// itself. Returns the exit code.
     pub(super) fn wait_for_end(&self) -> i32 {
         let mut begun = None;
         loop {
@@ -169,7 +169,7 @@ impl Service {
             drop(stop);
             let Some(engine) = self.engine() else { continue };
             if let Some(how) = wanted.filter(|_| begun != wanted) {
-                // Requests in preparation are not lost by a drain: they are refused, and go elsewhere.
+                // A drain does not lose requests in preparation: they are refused, and go elsewhere.
                 engine.begin_shutdown(how);
                 begun = Some(how);
             }

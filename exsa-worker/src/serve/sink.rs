@@ -1,4 +1,4 @@
-//! From the engine's streams to the output.
+//! Forwards the engine's streams to the output.
 
 use super::requests::Requests;
 use crate::frame::{Bounded, EVENTS_MAX, FromWorker, WireEvent};
@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(super) struct Sink {
     pub(super) id: u64,
     pub(super) requests: Arc<Requests>,
-    /// The host has asked for a pause.
+    /// Whether the host has asked for a pause.
     pub(super) paused: Arc<AtomicBool>,
-    /// The last event was sent.
+    /// Whether the last event was sent.
     pub(super) done: bool,
 }
 
@@ -25,14 +25,14 @@ impl EventSink for Sink {
         }
         self.done = matches!(events.last(), Some(Event::Finished(_)));
         if let Err(problem) = self.send(events) {
-            // Such as a prompt's log-probabilities that exceed a frame. The request cannot go on.
+            // For example a prompt's log-probabilities that exceed a frame. The request cannot continue.
             let reason = FinishReason::Failed(RequestError::Generator(problem));
             let mut end = vec![Event::Finished(Finished::new(reason))];
             let _ = self.send(&mut end);
             self.done = true;
         }
         if self.done {
-            // The handle is dropped soon, which cancels what goes on.
+            // The handle is dropped soon, which cancels the rest.
             self.requests.ended(self.id);
         }
         !self.paused.load(Ordering::Relaxed) && !self.requests.output().is_full()

@@ -1,4 +1,4 @@
-//! Lark from the rules of GBNF.
+//! Converts parsed GBNF rules to Lark.
 
 use super::super::lark::quoted;
 use super::super::limits;
@@ -8,14 +8,14 @@ use crate::constraint::ConstraintError;
 use crate::token::TokenId;
 use std::fmt::Write;
 
-/// Known facts of a rule.
+/// Properties of a rule.
 #[derive(Clone, Copy, Debug, Default)]
 struct Facts {
-    /// It refers to itself, to a rule that does, or to a token.
+    /// Whether it refers to itself, to a recursive rule, or to a token.
     is_context_free: bool,
-    /// It matches the empty text.
+    /// Whether it matches the empty text.
     is_nullable: bool,
-    /// It matches nothing else.
+    /// Whether it matches only the empty text.
     is_empty: bool,
 }
 
@@ -31,7 +31,7 @@ struct Emitter<'a> {
 pub(super) fn lark(ast: &Ast, ends: &[TokenId]) -> Result<String, ConstraintError> {
     let facts = facts(ast);
     if facts[0].is_empty {
-        return Err(invalid("it matches the empty text only".to_owned()));
+        return Err(invalid("it only matches the empty text".to_owned()));
     }
     let mut emitter = Emitter { facts, ends, out: String::new(), runs: 0 };
     let root = emitter.symbol(&Symbol::Rule(0));
@@ -63,7 +63,7 @@ impl Emitter<'_> {
             }
         }
         let sources = sources.join(" | ");
-        // A terminal has no empty alternative.
+        // A terminal cannot have an empty alternative.
         let _ = if empty {
             writeln!(self.out, "{name}: ({sources})?")
         } else {
@@ -97,7 +97,7 @@ impl Emitter<'_> {
             let name = format!("RUN_{}", self.runs);
             self.runs += 1;
             let _ = writeln!(self.out, "{name}: {source}");
-            // The lexer finds no empty lexemes.
+            // The lexer does not match empty lexemes.
             let nullable = run.iter().all(|item| item.min == 0 || self.is_nullable(&item.symbol));
             sources.push(if nullable { format!("{name}?") } else { name });
         }
@@ -147,7 +147,7 @@ impl Emitter<'_> {
     }
 }
 
-/// The facts of all rules.
+/// The properties of all rules.
 fn facts(ast: &Ast) -> Vec<Facts> {
     let users = users(ast);
     let context_free = context_free(ast, &users);
@@ -183,7 +183,7 @@ fn users(ast: &Ast) -> Vec<Vec<usize>> {
     users
 }
 
-/// The least set of rules for which `holds`, given the set.
+/// The smallest set of rules for which `holds` is true, given the set.
 fn least(ast: &Ast, users: &[Vec<usize>], holds: impl Fn(usize, &[bool]) -> bool) -> Vec<bool> {
     let mut set = vec![false; ast.rules.len()];
     let mut open: Vec<usize> = (0..set.len()).collect();
@@ -198,7 +198,7 @@ fn least(ast: &Ast, users: &[Vec<usize>], holds: impl Fn(usize, &[bool]) -> bool
 
 /// Which rules reach a cycle or a token.
 fn context_free(ast: &Ast, users: &[Vec<usize>]) -> Vec<bool> {
-    // Rules all of whose references are regular are regular (Kahn's algorithm); those that remain are not.
+    // A rule is regular if all its references are regular (Kahn's algorithm); the remaining rules are not.
     let mut context_free = vec![true; ast.rules.len()];
     let mut open = vec![0usize; ast.rules.len()];
     users.iter().flatten().for_each(|user| open[*user] += 1);

@@ -1,8 +1,8 @@
 //! GBNF, llama.cpp's grammar format, as Lark.
 //!
-//! GBNF describes characters; llguidance has a lexer under its grammar, which takes the longest lexeme. So
-//! that the boundaries of lexemes matter as little as possible, every rule that is not recursive becomes one
-//! terminal, and so does every run of such rules and literals in a recursive rule.
+//! GBNF describes characters; llguidance uses a lexer, which takes the longest lexeme. To reduce the effect
+//! of lexeme boundaries, every non-recursive rule becomes a terminal, as does every run of such rules and
+//! literals in a recursive rule.
 //!
 //! The format: <https://github.com/ggml-org/llama.cpp/blob/master/grammars/README.md>.
 

@@ -6,9 +6,9 @@ use crate::constraint::ConstraintError;
 use crate::token::TokenId;
 use std::collections::HashMap;
 
-/// Groups inside each other.
+/// Maximum nesting of groups.
 const DEPTH_MAX: usize = 64;
-/// Repetitions of an item; llama.cpp's limit.
+/// Maximum repetitions of an item; llama.cpp's limit.
 const REPEAT_MAX: u32 = 2000;
 
 /// A grammar: rules by index. Rule 0 is `root`.
@@ -39,7 +39,7 @@ pub(super) enum Symbol {
     Rule(usize),
     /// A token by id.
     Token(TokenId),
-    /// Any token but this and those that end an answer.
+    /// Any token except this one and those that end an answer.
     OtherToken(TokenId),
 }
 
@@ -73,10 +73,10 @@ impl<'a> Parser<'a> {
     }
 
     fn definition(&mut self) -> Result<(), ConstraintError> {
-        let name = self.name().ok_or_else(|| self.error("a rule's name is expected"))?;
+        let name = self.name().ok_or_else(|| self.error("a rule name is expected"))?;
         self.space(false);
         if !self.take("::=") {
-            return Err(self.error("::= is expected behind a rule's name"));
+            return Err(self.error("::= is expected after a rule name"));
         }
         self.space(true);
         let index = self.rule(name);
@@ -138,7 +138,7 @@ impl<'a> Parser<'a> {
                 }
                 _ => return Ok(items),
             };
-            // A line may end inside of a group only.
+            // A line may only end inside of a group.
             self.space(depth > 0);
             let (mut min, mut max) = (1, Some(1));
             while let Some(repeat) = self.repeat()? {
@@ -151,7 +151,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// A repetition behind an item.
+    /// A repetition after an item.
     fn repeat(&mut self) -> Result<Option<(u32, Option<u32>)>, ConstraintError> {
         let repeat = match self.peek() {
             Some('*') => (0, None),
@@ -180,7 +180,7 @@ impl<'a> Parser<'a> {
             return Err(self.error("'}' is expected"));
         }
         if max.is_some_and(|max| max < min) {
-            return Err(self.error("the largest number of repetitions is below the smallest"));
+            return Err(self.error("the maximum number of repetitions is below the minimum"));
         }
         Ok((min, max))
     }
@@ -245,7 +245,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// The character of an escape, behind its backslash.
+    /// The character of an escape sequence, after its backslash.
     fn escape(&mut self) -> Result<char, ConstraintError> {
         let digits = match self.next() {
             Some('x') => 2,
@@ -257,7 +257,7 @@ impl<'a> Parser<'a> {
             Some(c @ ('\\' | '"' | '[' | ']' | '^' | '-' | '/' | '\'' | '.' | '{' | '}' | '(' | ')')) => {
                 return Ok(c);
             }
-            _ => return Err(self.error("the escape is not known")),
+            _ => return Err(self.error("the escape is not supported")),
         };
         let hex = self.rest().get(..digits);
         let code = hex.and_then(|hex| u32::from_str_radix(hex, 16).ok());
@@ -268,10 +268,10 @@ impl<'a> Parser<'a> {
         Ok(c)
     }
 
-    /// `<[1000]>`, or the text of a control token, as `<think>`.
+    /// `<[1000]>`, or the text of a control token, such as `<think>`.
     fn token(&mut self) -> Result<TokenId, ConstraintError> {
         if !self.rest().starts_with('<') {
-            return Err(self.error("a token is expected behind '!'"));
+            return Err(self.error("a token is expected after '!'"));
         }
         let end = self.rest().find('>').ok_or_else(|| self.error("'>' is expected"))?;
         let text = &self.rest()[..=end];
@@ -304,7 +304,7 @@ impl<'a> Parser<'a> {
         Some(&rest[..len]).filter(|name| !name.is_empty())
     }
 
-    /// Skips white space and comments; the ends of lines where `lines`.
+    /// Skips white space and comments, including line ends if `lines` is set.
     fn space(&mut self, lines: bool) {
         while let Some(c) = self.peek() {
             match c {

@@ -16,7 +16,8 @@ use crate::tokenizer::Tokenizer;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Forced tokens of one answer and step without a row, which the next pass computes beside other streams.
+/// Maximum forced tokens per answer and step that need no row of logits; the next pass computes their KV
+/// together with other streams.
 const FORCED_MAX: usize = 16;
 
 /// Context for sampling, emitting and committing tokens.
@@ -77,14 +78,14 @@ impl Commit<'_> {
         }
     }
 
-    /// Shifts the context of an answer that has filled it and goes on.
+    /// Shifts the context of an answer that has filled it and continues.
     fn shift_if_full(&mut self, work: &Work) {
         if !self.scheduler.is_context_full(work.seq) {
             return;
         }
         let Some(answer) = self.answers.get_mut(&work.id) else { return };
         if let Some(state) = self.requests.get(&answer.request) {
-            // A rewind across the gap would sample from another context than before.
+            // A rewind across the gap would sample from a different context than before.
             let outcome = answer.emit_pending(0, &Limits::NONE, self.tokenizer, &state.stream);
             if matches!(outcome, TokenOutcome::StreamFull) {
                 self.pause(work);
@@ -94,7 +95,7 @@ impl Commit<'_> {
         self.changed(work.id, kept);
     }
 
-    /// Counts the `accepted` drafts of `work`, and tells the proposers.
+    /// Counts the `accepted` drafts of `work` and informs the proposers.
     fn verified(&mut self, work: &Work, accepted: usize) {
         let Some(kind) = work.draft_kind else { return };
         let request = self.answers.get(&work.id).map(|answer| answer.request);
@@ -109,14 +110,14 @@ impl Commit<'_> {
         }
     }
 
-    /// Tells the proposers that only the first `kept` tokens are as they were.
+    /// Informs the proposers that only the first `kept` tokens are unchanged.
     fn changed(&mut self, id: RequestId, kept: usize) {
         if let Some(speculation) = &mut self.speculation {
             speculation.changed(id, kept);
         }
     }
 
-    /// Emits the log-probabilities of the prompt that the first rows of `work` give; the rows of `work` start
+    /// Emits the log-probabilities of prompt tokens from the first rows of `work`; the rows of `work` start
     /// at `first`.
     fn score_prompt(&mut self, work: &Work, output: Output<'_>, first: usize) -> TokenOutcome {
         if work.prompt_rows == 0 {
@@ -147,8 +148,8 @@ impl Commit<'_> {
         if has_room { TokenOutcome::Continue } else { TokenOutcome::StreamFull }
     }
 
-    /// Lets the other answers of the request go on after `work`: they start once the prompt's
-    /// log-probabilities are sent, and the limit for the first token is met by any of them.
+    /// Updates the other answers of the request after `work`: they start once the prompt's log-probabilities
+    /// are sent, and the first token of any answer satisfies the time limit for the first token.
     fn settle(&mut self, work: &Work) {
         let Some(answer) = self.answers.get(&work.id) else { return };
         let Some(state) = self.requests.get_mut(&answer.request) else { return };
@@ -166,9 +167,9 @@ impl Commit<'_> {
     /// Samples and emits the tokens that follow the known tokens,
     /// from the rows of `work` past those of the prompt, which start at row `first`.
     ///
-    /// Each row is sampled as in a pass of its own. A row is valid if its draft equals the token
-    /// sampled from the row before: the first draft that differs is rejected with all later
-    /// drafts. The remaining rows are skipped when the request ends or its stream is full.
+    /// Each row is sampled as if it were computed in its own pass. A row is valid if its draft equals the
+    /// token sampled from the previous row: the first draft that differs is rejected with all later drafts.
+    /// The remaining rows are skipped when the request ends or its stream is full.
     ///
     /// Tokens that a constraint forces need no row: the next pass computes them with the token after.
     fn verify(&mut self, work: &Work, output: Output<'_>, first: usize) -> TokenOutcome {
@@ -186,7 +187,7 @@ impl Commit<'_> {
         let (mut row, rows_end) = (first, first + work.rows - work.prompt_rows);
         let mut forced = 0;
         for len in work.known().. {
-            // A row is of use while the tokens before it are those that were computed.
+            // A row is valid only if the tokens before it are those that the pass computed.
             let logits = if row < rows_end { output.row(row) } else { None };
             let history = tokens.get(..len).filter(|_| logits.is_some()).unwrap_or_default();
             let position = request.position(len);

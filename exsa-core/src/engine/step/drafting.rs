@@ -24,7 +24,7 @@ impl DraftContext for Drafting<'_> {
     fn draw(&mut self, id: RequestId, logits: &[f32], history: &[TokenId], position: u64) -> Option<TokenId> {
         let sampler = &mut self.answers.get_mut(&id)?.sampler;
         let drawn = sampler.sample(logits, history, position, self.scratch).ok();
-        // The draw from the other model's logits is not the one that the answer accepts.
+        // The answer will not accept this draw, which is from the draft model's logits.
         sampler.forget_draw();
         drawn.map(|sampled| sampled.token)
     }

@@ -11,18 +11,18 @@ use crate::token::{RequestId, SeqId};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-/// Maximum wait of the next text for a sequence and KV while
-/// requests are admitted. After that, admission is held.
+/// Maximum time that the next text waits for a sequence and KV while requests are admitted; after that,
+/// admission is suspended.
 const HOLD_AFTER: Duration = Duration::from_secs(1);
 
 /// A text in a pass, and its lent sequence.
 type Item = (TextId, SeqId);
 
 impl EngineLoop {
-    /// Computes waiting texts in at most one pass. Returns whether anything was done.
+    /// Computes waiting texts in at most one pass. Returns whether there was work.
     ///
-    /// Running requests keep their KV: sequences are lent from the rest, and returned before the next
-    /// plan. Beside running requests, a pass has at most the tokens of a prefill chunk, or one text.
+    /// Running requests keep their KV: the texts borrow other sequences, which are returned before the next
+    /// plan. While requests are running, a pass has at most the tokens of a prefill chunk, or a single text.
     pub(super) fn embed_texts(&mut self) -> bool {
         if self.embeds.is_empty() {
             self.embeds.blocked_since = None;
@@ -50,7 +50,7 @@ impl EngineLoop {
         !expired.is_empty() || !items.is_empty()
     }
 
-    /// Ends a request for vectors or scores; `false` if no such request has this id.
+    /// Ends an embedding or rerank request; `false` if no such request has this id.
     pub(super) fn end_embed(&mut self, id: RequestId, error: EmbedError) -> bool {
         let Some(job) = self.embeds.remove(id) else { return false };
         self.count_ended(&job, matches!(error, EmbedError::Failed(_)));
@@ -59,7 +59,7 @@ impl EngineLoop {
         true
     }
 
-    /// Ends all requests for vectors and scores.
+    /// Ends all embedding and rerank requests.
     pub(super) fn end_embeds(&mut self, reason: &FinishReason) {
         let error = match reason {
             FinishReason::Failed(error) => EmbedError::Failed(error.clone()),
@@ -72,7 +72,7 @@ impl EngineLoop {
         }
     }
 
-    /// Time of the next retry to find room for a text, or of the next deadline.
+    /// Time of the next attempt to place a text, or of the next deadline.
     pub(super) fn embed_wakeup(&self) -> Option<Duration> {
         let retry = self.embeds.blocked_since.map(|_| self.clock.now() + crate::schedule::PAUSE_GRACE);
         self.embeds.next_deadline().into_iter().chain(retry).min()
@@ -86,7 +86,7 @@ impl EngineLoop {
         self.recorder.stats.failed += u64::from(failed);
     }
 
-    /// Takes as many next texts as fit, and lends each a sequence.
+    /// Takes as many texts as fit, in order, and lends a sequence to each.
     fn gather_texts(&mut self, now: Duration) -> Vec<Item> {
         let batch = self.input.batch_tokens_max();
         let budget = if self.scheduler.running_len() > 0 { self.prefill_chunk_max.min(batch) } else { batch };
@@ -145,9 +145,11 @@ impl EngineLoop {
                     let complete: Vec<_> = results.collect();
                     return self.finish_embeds(complete);
                 }
-                Ok(Ok(vectors)) => {
-                    StepError::Backend(format!("{} vectors asked for, {} given", items.len(), vectors.len()))
-                }
+                Ok(Ok(vectors)) => StepError::Backend(format!(
+                    "{} vectors requested, but {} returned",
+                    items.len(),
+                    vectors.len()
+                )),
                 Ok(Err(error)) => error,
                 Err(panic) => {
                     let error = RequestError::Panicked(panic_text(&*panic));

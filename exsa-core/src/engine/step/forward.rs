@@ -30,7 +30,7 @@ impl EngineLoop {
             let pass = move || {
                 let session = session;
                 session.start(batch)?;
-                // Beside the pass of a device. A pass on this thread begins in `finish`.
+                // Overlaps with a pass on a device. A pass on this thread begins in `finish`.
                 for work in work.iter().filter(|work| work.rows > work.prompt_rows) {
                     let answer = answers.get_mut(&work.id);
                     if let Some(constraint) = answer.and_then(|answer| answer.constraint.as_mut()) {
@@ -70,11 +70,13 @@ impl EngineLoop {
                     return;
                 }
                 Ok(Ok(output)) if output.logits().is_none() => StepError::Backend(
-                    "it left its rows on the device, where core does not sample".to_owned(),
+                    "the session left the logits on the device, but core samples on the host".to_owned(),
                 ),
-                Ok(Ok(output)) => {
-                    StepError::Backend(format!("{} rows asked for, {} given", batch.rows(), output.rows()))
-                }
+                Ok(Ok(output)) => StepError::Backend(format!(
+                    "{} rows requested, but {} returned",
+                    batch.rows(),
+                    output.rows()
+                )),
                 Ok(Err(error)) => error,
                 Err(panic) => {
                     let error = RequestError::Panicked(panic_text(&*panic));
@@ -88,8 +90,8 @@ impl EngineLoop {
         }
     }
 
-    /// Rolls the sequences of a failed pass back. Returns whether to
-    /// retry the pass, because the sequence at fault has left it.
+    /// Rolls back the sequences of a failed pass. Returns whether to retry the pass, because the sequence at
+    /// fault was removed from it.
     fn recover(&mut self, error: &StepError) -> bool {
         let culprit = error.seq();
         let interrupted = matches!(error, StepError::Interrupted);

@@ -57,7 +57,7 @@ pub struct EngineLoop {
     input: Arc<InputProcessor>,
     tokenizer: Arc<dyn Tokenizer>,
     session: Box<dyn Session>,
-    /// Kept as long as its session, even by sessions that do not need it.
+    /// Keeps the model alive as long as its session.
     model: Arc<dyn Model>,
     context_max: usize,
     scheduler: Scheduler,
@@ -94,7 +94,11 @@ impl fmt::Debug for EngineLoop {
 }
 
 impl EngineLoop {
-    /// Makes a session of `model`.
+    /// Creates a session of `model`.
+    ///
+    /// # Errors
+    ///
+    /// The session cannot be created.
     pub fn new(
         model: Arc<dyn Model>,
         options: EngineOptions,
@@ -109,7 +113,7 @@ impl EngineLoop {
             ..options.session.clone()
         };
         let session = catch_unwind(AssertUnwindSafe(|| model.session(&wanted))).unwrap_or_else(|panic| {
-            Err(LoadError::Backend(format!("it panicked when it made a session: {}", panic_text(&*panic))))
+            Err(LoadError::Backend(format!("panic while creating a session: {}", panic_text(&*panic))))
         })?;
         let capabilities = session.capabilities().clone();
         let kv_bytes_per_token = session.kv_bytes_per_token().unwrap_or(model.info().kv_bytes_per_token);
@@ -181,8 +185,8 @@ impl EngineLoop {
         self.scheduler.set_mode(mode);
     }
 
-    /// Sets the proposers of drafts from the next step on; `None` turns speculation off. Returns those
-    /// before, with what they have learnt.
+    /// Sets the proposers of drafts from the next step on; `None` disables speculation. Returns the previous
+    /// proposers with their learned state.
     pub fn speculate(&mut self, speculation: Option<Speculation>) -> Option<Speculation> {
         let n_vocab = self.input.info.model.n_vocab;
         std::mem::replace(&mut self.speculation, speculation.map(|speculation| speculation.n_vocab(n_vocab)))
@@ -197,7 +201,7 @@ impl EngineLoop {
     ///
     /// # Errors
     ///
-    /// The reason why it is refused.
+    /// The reason for refusing the adapter.
     pub fn load_adapter(&self, name: &str, source: &ModelSource) -> Result<AdapterStatus, AdapterError> {
         self.input.load_adapter(name, source)
     }
@@ -206,36 +210,40 @@ impl EngineLoop {
     ///
     /// # Errors
     ///
-    /// [`AdapterError::Unknown`].
+    /// [`AdapterError::Unknown`] if no adapter has this name.
     pub fn unload_adapter(&self, name: &str) -> Result<(), AdapterError> {
         self.input.unload_adapter(name)
     }
 
-    /// Accepts a request, or returns the reason for refusal.
+    /// Accepts a request.
+    ///
+    /// # Errors
+    ///
+    /// The reason for refusing it.
     pub fn submit(&self, request: Request) -> Result<TokenStream, SubmitError> {
         self.input.submit(request)
     }
 
-    /// Accepts a request for vectors.
+    /// Accepts an embedding request.
     ///
     /// # Errors
     ///
-    /// The reason why the request is refused.
+    /// The reason for refusing the request.
     pub fn embed(&self, request: EmbedRequest) -> Result<Pending<EmbedOutput>, SubmitError> {
         self.input.embed(request)
     }
 
-    /// Accepts a request for scores.
+    /// Accepts a rerank request.
     ///
     /// # Errors
     ///
-    /// The reason why the request is refused.
+    /// The reason for refusing the request.
     pub fn rerank(&self, request: RerankRequest) -> Result<Pending<RerankOutput>, SubmitError> {
         self.input.rerank(request)
     }
 
-    /// Runs one step. `false` if there was nothing to do: then nothing changes before
-    /// a request arrives, a stream is read or cancelled, or a deadline passes.
+    /// Runs one step. Returns `false` if there was nothing to do; the engine is then idle until a request
+    /// arrives, a stream is read or cancelled, or a deadline passes.
     pub fn step(&mut self) -> bool {
         let commands = self.take_commands();
         if self.stopped {
@@ -253,7 +261,7 @@ impl EngineLoop {
         self.apply_plan();
         self.recorder.stats.step_times.plan += self.clock.now().saturating_sub(start);
         if commands {
-            // New requests are seen by observers before their first pass, which may take long.
+            // Makes new requests visible to observers before their first pass, which may take long.
             self.publish();
         }
         if !self.work.is_empty() {
@@ -284,7 +292,7 @@ impl EngineLoop {
         &self.scheduler
     }
 
-    /// Time until a step has something to do even if nothing happens before; `None` for never.
+    /// Time until the next step has work even if no command arrives before; `None` for never.
     pub fn until_wakeup(&self) -> Option<Duration> {
         let next = self.scheduler.next_wakeup().into_iter().chain(self.embed_wakeup()).min()?;
         Some(next.saturating_sub(self.clock.now()))
@@ -348,7 +356,7 @@ impl EngineLoop {
                 Command::PromptRead(end) => self.prompt_read(end),
                 Command::SavePrompts(done) => {
                     let saved = self.save_prompts();
-                    // The caller may have given up.
+                    // The caller may have stopped waiting.
                     let _ = done.send(saved);
                 }
             }
@@ -409,8 +417,8 @@ impl EngineLoop {
         }));
     }
 
-    /// Takes in a request: its answers enter the queue. If log-probabilities of the prompt
-    /// are wanted, the first answer computes them, and the others wait for it.
+    /// Accepts a request: its answers enter the queue. If log-probabilities of the prompt are requested, the
+    /// first answer computes them, and the others wait for it.
     fn accept(&mut self, submission: Submission, now: Duration) {
         let Submission { mut state, answers } = submission;
         self.recorder.stats.submitted += 1;
@@ -458,7 +466,7 @@ impl EngineLoop {
         state.completion_tokens += answered.saturating_sub(dropped);
         state.shifted_tokens += request.map_or(0, |request| request.shifted());
         if let Some(next) = state.held.front_mut() {
-            // The next answer computes the log-probabilities that this one has not.
+            // The next answer computes the log-probabilities that are still missing.
             next.scored = state.scored;
             state.enqueue_held(&mut self.scheduler, now);
         }

@@ -14,11 +14,11 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 thread_local! {
-    /// Whether verification goes on behind the first draft that differs.
+    /// Whether verification continues after the first draft that differs.
     static MUTATED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether a draft that is not the token drawn in its place is accepted.
+/// Whether a draft that differs from the token drawn at its position is accepted.
 pub(super) fn accepts_one_more() -> bool {
     MUTATED.get()
 }
@@ -26,7 +26,7 @@ pub(super) fn accepts_one_more() -> bool {
 const PROMPT: [TokenId; 5] = [3, 1, 4, 1, 5];
 const ANSWER: usize = 60;
 
-/// Drafts the tokens of the answer, each fourth of them wrong.
+/// Drafts the tokens of the answer, every fourth of them wrong.
 #[derive(Debug)]
 struct Nearly(Vec<TokenId>);
 

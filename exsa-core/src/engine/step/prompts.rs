@@ -1,4 +1,5 @@
-//! Prompt store: reads that end are restored into the prefix cache, cold prefixes are saved for the store.
+//! Prompt store: completed reads are restored into the prefix cache, and cold prefixes are saved to the
+//! store.
 
 use super::EngineLoop;
 use crate::backend::Fingerprint;
@@ -16,12 +17,12 @@ pub(super) struct Prompts {
     pub(super) store: Arc<dyn PromptStore>,
     pub(super) fingerprint: Fingerprint,
     pub(super) shutdown_wait: Duration,
-    /// Reads that ended. One a step is restored, so that none adds much to a step.
+    /// Completed reads. Each step restores at most one, to limit the time added to a step.
     pub(super) ended: VecDeque<ReadEnd>,
 }
 
 impl EngineLoop {
-    /// Begins the reads of the plan.
+    /// Starts the reads of the plan.
     pub(super) fn begin_reads(&mut self) {
         let Some(prompts) = &self.prompts else { return };
         for &entry in &self.scheduler.last_plan().reads {
@@ -29,7 +30,7 @@ impl EngineLoop {
         }
     }
 
-    /// Takes the end of a read.
+    /// Records the end of a read.
     pub(super) fn prompt_read(&mut self, end: ReadEnd) {
         let Some(prompts) = &mut self.prompts else { return };
         if let Ok((record, elapsed)) = &end.result {
@@ -38,7 +39,7 @@ impl EngineLoop {
         prompts.ended.push_back(end);
     }
 
-    /// Restores the next prompt that was read and lets the requests go on that wait for it. Returns whether
+    /// Restores the next prompt that was read and resumes the requests that wait for it. Returns whether
     /// there was one.
     pub(super) fn restore_prompt(&mut self) -> bool {
         let Some(ReadEnd { entry, result }) =
@@ -72,20 +73,23 @@ impl EngineLoop {
         true
     }
 
-    /// Restores a record into an idle sequence. Returns its tokens: 0 if nothing waits for it any more.
+    /// Restores a record into an idle sequence. Returns the number of restored tokens; 0 if no request waits
+    /// for the record any more.
     fn restore_record(&mut self, entry: EntryId, record: &[u8]) -> Result<usize, KvError> {
         let (Some(prompts), Some(namespace)) = (&self.prompts, self.scheduler.awaited(entry)) else {
             return Ok(0);
         };
         let (mut tokens, mut kv) = read_record(record, prompts.fingerprint, &namespace)?;
         let Some(seq) = self.scheduler.lend(tokens.len()) else {
-            return Err(KvError::Backend("the KV cache has no room for it at present".to_owned()));
+            return Err(KvError::Backend("the KV cache currently has no space for it".to_owned()));
         };
-        // Evictions that make room.
+        // Evictions that free the blocks.
         self.apply_kv_ops();
         let restored = match self.session.restore(seq, &mut kv) {
             Ok(len) if len == tokens.len() => Ok(()),
-            Ok(len) => Err(KvError::Format(format!("{len} tokens of KV, {} in the record", tokens.len()))),
+            Ok(len) => {
+                Err(KvError::Format(format!("{len} tokens of KV, but {} tokens in the record", tokens.len())))
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = restored {
@@ -99,7 +103,7 @@ impl EngineLoop {
         Ok(tokens.len())
     }
 
-    /// Saves the sequence of the next store operation, if the store lacks and takes it.
+    /// Saves the sequence of the next store operation, if the store does not have it yet and accepts it.
     pub(super) fn store_prompt(&mut self) {
         let Some((kv, lacking)) = self.scheduler.take_cold() else { return };
         if lacking && !self.save_prompt(&kv, Duration::ZERO) {
@@ -107,7 +111,7 @@ impl EngineLoop {
         }
     }
 
-    /// Saves all prefixes that the store lacks, and waits for room in its queue. Returns their number.
+    /// Saves all prefixes missing in the store, waiting for room in its queue. Returns their number.
     pub(super) fn save_prompts(&mut self) -> usize {
         let Some(wait_max) = self.prompts.as_ref().map(|prompts| prompts.shutdown_wait) else { return 0 };
         let start = self.clock.now();
@@ -123,7 +127,8 @@ impl EngineLoop {
         saved
     }
 
-    /// Saves one sequence. `false` if the store takes none within `wait`, or the session fails.
+    /// Saves one sequence. Returns `false` if the store does not accept it within `wait`, or if the session
+    /// fails.
     fn save_prompt(&mut self, kv: &ColdKv, wait: Duration) -> bool {
         let Some(prompts) = &self.prompts else { return false };
         let bytes = self.scheduler.bytes_of(kv.tokens.len());
@@ -134,8 +139,8 @@ impl EngineLoop {
         };
         let start = self.clock.now();
         record.clear();
-        // Tokens and headers beside the KV. Growing a large buffer step by step would copy it again and
-        // again.
+        // KV, tokens and headers, reserved at once: growing a large buffer step by step would copy it
+        // repeatedly.
         let room = usize::try_from(bytes).unwrap_or(usize::MAX).saturating_add(kv.tokens.len() * 4 + 256);
         if record.try_reserve(room).is_err() {
             stats.unsaved += 1;

@@ -10,7 +10,7 @@ impl EngineLoop {
         writer.replace(&mut self.cache_watch);
     }
 
-    /// Hands the changes of cached blocks over.
+    /// Passes the changes of cached blocks to the reader.
     pub(super) fn publish_cache_events(&mut self) {
         let Some(writer) = &self.cache_watch else { return };
         if !writer.is_read() {

@@ -1,7 +1,7 @@
 //! Memory of the adapters of a ready or loading instance.
 //!
-//! An adapter is first *committed*, which evicts idle models where the budget needs it, and *held* once these
-//! have given their memory back.
+//! An adapter is first *committed*, which evicts idle models if the budget requires it, and *held* once these
+//! models have released their memory.
 
 use super::{InstanceId, Lifecycle};
 use crate::adapter::AdapterError;
@@ -14,8 +14,8 @@ impl<H: Clone> Lifecycle<H> {
     ///
     /// # Errors
     ///
-    /// [`AdapterError::Budget`] if it does not fit beside models that cannot be evicted; nothing is evicted
-    /// then. [`AdapterError::Model`] if the instance is leaving.
+    /// [`AdapterError::Budget`] if it does not fit together with models that cannot be evicted; nothing is
+    /// evicted then. [`AdapterError::Model`] if the instance is leaving.
     pub fn commit_adapter(
         &mut self,
         id: InstanceId,
@@ -41,7 +41,7 @@ impl<H: Clone> Lifecycle<H> {
         Ok(())
     }
 
-    /// Grants the memory of a committed adapter if it is free. Returns whether it did.
+    /// Grants the memory of a committed adapter if it is free. Returns whether it was granted.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl<H: Clone> Lifecycle<H> {
         }
     }
 
-    /// Takes the memory of an adapter back, which is free.
+    /// Returns the freed memory of an adapter.
     pub fn release_adapter(&mut self, id: InstanceId, bytes: u64, now: Duration) {
         if let Some(instance) = self.instances.get_mut(&id) {
             instance.adapters = instance.adapters.saturating_sub(bytes);

@@ -8,7 +8,7 @@ impl<H: Clone> Lifecycle<H> {
     ///
     /// # Errors
     ///
-    /// The first invariant that does not hold, in words.
+    /// A description of the first violated invariant.
     pub fn check(&self) -> Result<(), String> {
         let ensure = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
         if let Some(budget) = self.memory_bytes_max {

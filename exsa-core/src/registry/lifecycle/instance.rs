@@ -1,4 +1,4 @@
-//! One load of a model, and how it leaves.
+//! One load of a model, from its estimate to its end.
 
 use super::{Action, InstanceId, Lifecycle, Rest, WaiterId};
 use crate::backend::MemoryEstimate;
@@ -14,30 +14,30 @@ use std::time::Duration;
 pub(super) struct Instance<H> {
     pub model: Arc<str>,
     pub phase: Phase<H>,
-    /// Estimated memory; it counts from the end of the estimate on.
+    /// Estimated memory; `None` until the estimate is complete.
     pub memory: Option<MemoryEstimate>,
     /// Bytes of its adapters.
     pub adapters: u64,
-    /// Bytes of adapters that wait until leaving instances have given their memory back.
+    /// Bytes of adapters that wait until leaving instances have released their memory.
     pub adapters_committed: u64,
     /// Callers that wait for the load.
     pub waiters: Vec<WaiterId>,
     pub is_reload: bool,
-    /// Order of the reload, once decided.
+    /// Order of the reload; `None` before it is decided.
     pub order: Option<ReloadOrder>,
-    /// Time that a reload gives the requests of the old instance.
+    /// Grace of a reload for the requests of the old instance.
     pub grace: Option<Duration>,
     /// Start of the load.
     pub started: Duration,
-    /// Bytes loaded, and of all.
+    /// Bytes loaded, and total bytes.
     pub progress: (u64, u64),
     /// Requests that have not ended.
     pub in_flight: usize,
-    /// Requests of these that are still being submitted.
+    /// Number of `in_flight` requests that are still being submitted.
     pub submitting: usize,
     /// Start or end of the last request.
     pub last_used: Duration,
-    /// Idle time to live in place of the model's; the inner `None` is unlimited.
+    /// Override of the model's idle timeout; the inner `None` means unlimited.
     pub keep_alive: Option<Option<Duration>>,
 }
 
@@ -45,21 +45,21 @@ pub(super) struct Instance<H> {
 #[derive(Debug)]
 pub(super) enum Phase<H> {
     Estimating,
-    /// Admitted; waits until leaving instances have given their memory back.
+    /// Admitted; waits until leaving instances have released their memory.
     Waiting,
     Loading,
     Ready(H),
     Leaving(Leaving<H>),
 }
 
-/// An instance on its way out.
+/// State of a leaving instance.
 #[derive(Debug)]
 pub(super) struct Leaving<H> {
     /// The engine, until an [`Action::Unload`] takes it.
     pub handle: Option<H>,
-    /// An estimate or a load that was cancelled, and has not ended.
+    /// Whether it is a cancelled estimate or load that has not ended yet.
     pub cancelled: bool,
-    /// When remaining requests are aborted.
+    /// Time at which remaining requests are aborted.
     pub abort_at: Option<Duration>,
     pub aborted: bool,
 }
@@ -101,7 +101,7 @@ impl<H> Instance<H> {
         self.bytes().saturating_add(self.adapters)
     }
 
-    /// Bytes with its adapters, those that wait for memory included.
+    /// Bytes with its adapters, including those that wait for memory.
     pub fn committed_bytes(&self) -> u64 {
         self.held_bytes().saturating_add(self.adapters_committed)
     }
@@ -115,7 +115,7 @@ impl<H> Instance<H> {
         matches!(self.phase, Phase::Leaving(_))
     }
 
-    /// When the instance is to be aborted, if that lies ahead.
+    /// Time at which the instance is to be aborted, unless that has happened.
     pub fn abort_at(&self) -> Option<Duration> {
         match &self.phase {
             Phase::Leaving(leaving) if !leaving.aborted && !leaving.cancelled => leaving.abort_at,
@@ -125,7 +125,7 @@ impl<H> Instance<H> {
 }
 
 impl<H: Clone> Lifecycle<H> {
-    /// Makes an instance leave; one that only waited for memory is gone at once.
+    /// Makes an instance leave; an instance that was only waiting for memory is gone at once.
     pub(super) fn leave(&mut self, id: InstanceId, grace: Option<Duration>, now: Duration) {
         let Some(instance) = self.instances.get_mut(&id) else { return };
         let abort_at = grace.map(|grace| now.saturating_add(grace));
@@ -160,8 +160,8 @@ impl<H: Clone> Lifecycle<H> {
         self.settle(id, now);
     }
 
-    /// Shuts the engine of a leaving instance down: gracefully once no request is being submitted, which it
-    /// would refuse, and at once when its grace is over.
+    /// Shuts down the engine of a leaving instance: by draining, as soon as no request is being submitted
+    /// (which the engine would refuse), or by aborting, when its grace is over.
     pub(super) fn settle(&mut self, id: InstanceId, now: Duration) {
         let Some(instance) = self.instances.get_mut(&id) else { return };
         let (due, settled) = (instance.abort_at().is_some_and(|at| at <= now), instance.submitting == 0);
@@ -181,7 +181,7 @@ impl<H: Clone> Lifecycle<H> {
         }
     }
 
-    /// Makes the ready instance of a model leave, if there is one; the model is then in `rest`.
+    /// Makes the ready instance of a model leave, if there is one; the model then has the state `rest`.
     pub(super) fn leave_current(
         &mut self,
         name: &Arc<str>,
@@ -204,7 +204,7 @@ impl<H: Clone> Lifecycle<H> {
         true
     }
 
-    /// Takes the pending instance off its model and answers all that wait for it with `error`.
+    /// Detaches the pending instance from its model and answers all operations that wait for it with `error`.
     pub(super) fn end_pending(&mut self, name: &Arc<str>, error: &RegistryError) -> Option<InstanceId> {
         let entry = self.models.get_mut(name)?;
         let id = entry.pending.take()?;

@@ -8,11 +8,11 @@ use crate::registry::error::RegistryError;
 use crate::registry::event::RegistryEvent;
 use std::time::Duration;
 
-/// Time after a refusal for lack of memory in which requests do not start another load of the model.
+/// Time after a refusal for lack of memory during which requests do not start another load of the model.
 const REFUSED: Duration = Duration::from_secs(5);
 
 impl<H: Clone> Lifecycle<H> {
-    /// The result of an [`Action::Estimate`]; `None` for unknown memory, which counts as 0.
+    /// The result of an [`Action::Estimate`]; `None` if the memory is unknown, which is treated as 0.
     pub fn estimated(
         &mut self,
         id: InstanceId,
@@ -57,7 +57,7 @@ impl<H: Clone> Lifecycle<H> {
     pub fn loaded(&mut self, id: InstanceId, handle: H, now: Duration) {
         let Some(instance) = self.instances.get_mut(&id) else { return };
         if instance.is_leaving() {
-            // The load was cancelled too late.
+            // The load completed before it noticed the cancellation.
             let leaving = Leaving { handle: None, cancelled: false, abort_at: Some(now), aborted: true };
             instance.phase = Phase::Leaving(leaving);
             self.actions.push(Action::Unload(id, handle, Shutdown::Abort));
@@ -118,7 +118,7 @@ impl<H: Clone> Lifecycle<H> {
         self.show(now);
     }
 
-    /// A ready engine has ended by itself: its backend panicked.
+    /// A ready engine ended on its own, because its backend panicked.
     pub fn engine_ended(&mut self, id: InstanceId, now: Duration) {
         let Some(instance) = self.instances.get(&id).filter(|instance| instance.handle().is_some()) else {
             return;

@@ -1,8 +1,8 @@
 //! The memory budget: admission of loads, eviction, and waiting for memory.
 //!
 //! Two sums stay within the budget. Instances that are admitted, loading or ready are *committed*: their sum
-//! decides whether a further load is admitted. Instances that are loading, ready or leaving *hold* memory:
-//! an admitted load starts once their sum leaves room for it.
+//! decides whether a further load is admitted. Instances that are loading, ready or leaving *hold* memory: an
+//! admitted load starts as soon as their sum leaves room for it.
 
 use super::instance::{Instance, Phase};
 use super::{Action, InstanceId, Lifecycle, Rest};
@@ -28,8 +28,8 @@ impl<H: Clone> Lifecycle<H> {
         counted.map(bytes).fold(0, u64::saturating_add)
     }
 
-    /// Admits an instance whose memory is now known: evicts what it needs, decides the order of a reload,
-    /// and lets it wait for memory.
+    /// Admits an instance whose memory is now known: evicts models as needed, decides the order of a reload,
+    /// and queues the instance for memory.
     pub(super) fn admit(&mut self, id: InstanceId, now: Duration) -> Result<(), RegistryError> {
         let Some(instance) = self.instances.get(&id) else { return Ok(()) };
         let (name, needed) = (instance.model.clone(), instance.bytes());
@@ -40,7 +40,7 @@ impl<H: Clone> Lifecycle<H> {
         if let Some(budget) = self.memory_bytes_max {
             let held = self.committed_bytes();
             if held.saturating_add(needed) > budget {
-                // A reload evicts no other model to spare itself the interruption.
+                // A reload never evicts another model to avoid its own interruption.
                 order = ReloadOrder::UnloadFirst;
                 self.evict_for(&name, needed, held - old_bytes, budget, now).map_err(|held| {
                     RegistryError::Memory { model: name.to_string(), needed, held, budget }
@@ -60,8 +60,9 @@ impl<H: Clone> Lifecycle<H> {
         Ok(())
     }
 
-    /// Evicts idle models other than `name` until `needed` bytes fit into the budget beside `held` committed
-    /// ones. If that does not suffice, it evicts none; the error is what all others hold.
+    /// Evicts idle models other than `name` until `needed` bytes fit into the budget together with `held`
+    /// committed bytes. If that does not suffice, nothing is evicted, and the error is the bytes that the
+    /// remaining models hold.
     pub(super) fn evict_for(
         &mut self,
         name: &Arc<str>,

@@ -1,7 +1,7 @@
 //! Lifecycle of models as a state machine without threads, clocks or backends.
 //!
-//! [`Lifecycle`] takes operations of callers, results of jobs and the time, and gives [`Action`]s. Every load
-//! of a model is an [`InstanceId`] of its own, so that during a reload two instances of a model exist:
+//! [`Lifecycle`] receives the operations of callers, the results of jobs and the time, and returns
+//! [`Action`]s. Every load of a model has its own [`InstanceId`]: during a reload, a model has two instances:
 //!
 //! ```text
 //! estimating ─► waiting for memory ─► loading ─► ready ─► leaving ─► gone
@@ -30,11 +30,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Names one load of a model.
+/// Identifies one load of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId(pub u64);
 
-/// Names the caller of an operation, who gets one [`Action::Answer`].
+/// Identifies a caller of an operation, who gets exactly one [`Action::Answer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WaiterId(pub u64);
 
@@ -57,12 +57,12 @@ pub enum Action<H> {
     Emit(RegistryEvent),
 }
 
-/// Settings of a model that concern its lifecycle.
+/// Options of a model that concern its lifecycle.
 #[derive(Clone, Debug, Default)]
 pub struct ModelSettings {
     /// Further names.
     pub aliases: Vec<Arc<str>>,
-    /// Never evicted, never put to sleep for being idle.
+    /// Whether the model is pinned: neither evicted nor put to sleep when idle.
     pub pinned: bool,
     /// Idle time to live.
     pub idle_timeout: Option<Duration>,
@@ -82,20 +82,20 @@ struct Entry {
     settings: ModelSettings,
     /// The ready instance.
     current: Option<InstanceId>,
-    /// The instance on its way to be ready.
+    /// The instance that is becoming ready.
     pending: Option<InstanceId>,
     rest: Rest,
-    /// Reason of the last refusal for lack of memory, and the time until
-    /// which requests do not start another load.
+    /// Reason of the last refusal for lack of memory, and the time before which requests do not start another
+    /// load.
     refused: Option<(String, Duration)>,
     unload_waiters: Vec<WaiterId>,
     counters: ModelCounters,
-    /// The state that observers know.
+    /// The state last reported to observers.
     shown: ModelState,
 }
 
 impl Entry {
-    /// Time without requests after which `instance` is put to sleep; `None` is never.
+    /// Time without requests after which `instance` is put to sleep; `None` means never.
     fn keep_alive<H>(&self, instance: &Instance<H>) -> Option<Duration> {
         instance.keep_alive.unwrap_or(self.settings.idle_timeout).filter(|_| !self.settings.pinned)
     }
@@ -141,9 +141,9 @@ pub struct Lifecycle<H> {
     /// Aliases and their models.
     aliases: BTreeMap<Arc<str>, Arc<str>>,
     instances: BTreeMap<InstanceId, Instance<H>>,
-    /// The model for requests without a name, ready or not.
+    /// The model chosen for requests without a name, ready or not.
     chosen: Option<Arc<str>>,
-    /// The active model that observers know.
+    /// The active model last reported to observers.
     shown_active: Option<Arc<str>>,
     memory_bytes_max: Option<u64>,
     load_on_request: bool,
@@ -179,17 +179,17 @@ impl<H: Clone> Lifecycle<H> {
         self.closed
     }
 
-    /// Takes the actions to do, in order.
+    /// Takes the actions to execute, in order.
     pub fn take_actions(&mut self) -> Vec<Action<H>> {
         std::mem::take(&mut self.actions)
     }
 
-    /// Whether actions wait.
+    /// Whether there are pending actions.
     pub fn has_actions(&self) -> bool {
         !self.actions.is_empty()
     }
 
-    /// Does what is due: idle models are put to sleep, and drains past their grace are aborted.
+    /// Performs due transitions: idle models are put to sleep, and drains past their grace are aborted.
     pub fn tick(&mut self, now: Duration) {
         let idle: Vec<_> = self.idle_limits().filter(|(_, at)| *at <= now).map(|(name, _)| name).collect();
         for name in idle {
@@ -202,7 +202,7 @@ impl<H: Clone> Lifecycle<H> {
         self.show(now);
     }
 
-    /// When [`tick`](Self::tick) has something to do next, without further events.
+    /// Time of the next transition by [`tick`](Self::tick), without further events.
     pub fn next_tick(&self) -> Option<Duration> {
         let aborts = self.instances.values().filter_map(Instance::abort_at);
         self.idle_limits().map(|(_, at)| at).chain(aborts).min()

@@ -70,7 +70,7 @@ impl<H: Clone> Lifecycle<H> {
         Ok(())
     }
 
-    /// Sets the idle time to live of the ready instance alone. Returns whether there is one.
+    /// Overrides the idle timeout of the ready instance. Returns whether there is one.
     ///
     /// # Errors
     ///
@@ -134,7 +134,7 @@ impl<H: Clone> Lifecycle<H> {
     pub(super) fn check_aliases(&self, name: &Arc<str>, aliases: &[Arc<str>]) -> Result<(), RegistryError> {
         for (i, alias) in aliases.iter().enumerate() {
             if alias == name || aliases[..i].contains(alias) {
-                let problem = "it is given twice";
+                let problem = "it is listed twice";
                 return Err(RegistryError::Name { name: alias.to_string(), problem });
             }
             if self.aliases.get(alias) != Some(name) {

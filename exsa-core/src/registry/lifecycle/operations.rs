@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 impl<H: Clone> Lifecycle<H> {
-    /// Loads a model, or joins its load. A ready model is left as it is.
+    /// Loads a model, or joins its load. No effect on a ready model.
     ///
     /// # Errors
     ///
@@ -29,7 +29,7 @@ impl<H: Clone> Lifecycle<H> {
         Ok(waiter)
     }
 
-    /// Loads a sleeping model; otherwise as [`load`](Self::load).
+    /// Like [`load`](Self::load), for a sleeping model.
     ///
     /// # Errors
     ///
@@ -96,7 +96,7 @@ impl<H: Clone> Lifecycle<H> {
         Ok(self.take_down(&name, Rest::Unloaded, grace, now))
     }
 
-    /// Puts a ready model to sleep: its memory is given back, and the next request wakes it.
+    /// Puts a ready model to sleep: its memory is freed, and the next request wakes it.
     ///
     /// # Errors
     ///
@@ -145,13 +145,14 @@ impl<H: Clone> Lifecycle<H> {
         Ok(())
     }
 
-    /// Takes all models down and refuses everything from now on. Can be called again with a shorter `grace`.
+    /// Takes down all models and refuses all further requests and operations. Can be called again with a
+    /// shorter `grace`.
     pub fn close(&mut self, grace: Option<Duration>, now: Duration) {
         self.closed = true;
         let names: Vec<_> = self.models.keys().cloned().collect();
         for name in names {
             if self.instances.values().any(|instance| instance.model == name) {
-                // The answer has no receiver.
+                // This answer has no receiver.
                 self.take_down(&name, Rest::Unloaded, grace, now);
             }
         }
@@ -197,7 +198,7 @@ impl<H: Clone> Lifecycle<H> {
         waiter
     }
 
-    /// Answers those who wait for a model's memory, once nothing of it is leaving.
+    /// Answers the operations that wait for a model's memory, once no instance of it is leaving.
     pub(super) fn answer_unloaded(&mut self, name: &Arc<str>) {
         let nothing_leaves = self.leaving(name).next().is_none();
         if let Some(entry) = self.models.get_mut(name).filter(|_| nothing_leaves) {

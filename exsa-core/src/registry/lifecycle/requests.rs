@@ -39,7 +39,7 @@ impl<H: Clone> Lifecycle<H> {
         Err(self.refuse(&name, now))
     }
 
-    /// The reason why a model without a ready instance takes no request; may begin to load it.
+    /// The reason why a model without a ready instance refuses requests; may start a load.
     fn refuse(&mut self, name: &Arc<str>, now: Duration) -> SubmitError {
         let model = name.to_string();
         let Some(entry) = self.models.get(name) else { return SubmitError::ModelUnloaded { model } };

@@ -1,4 +1,4 @@
-//! The state of models, as callers and observers see it.
+//! Public view of the state of models.
 
 use super::instance::{Instance, Phase};
 use super::{InstanceId, Lifecycle, Rest, Status};
@@ -41,7 +41,7 @@ impl<H: Clone> Lifecycle<H> {
         })
     }
 
-    /// Engines that are ready, or leaving and not yet given to an [`Action::Unload`].
+    /// Engines that are ready, or leaving but not yet passed to an [`Action::Unload`].
     pub fn handles(&self) -> impl Iterator<Item = &H> {
         self.instances.values().filter_map(|instance| match &instance.phase {
             Phase::Leaving(leaving) => leaving.handle.as_ref(),
@@ -54,7 +54,7 @@ impl<H: Clone> Lifecycle<H> {
         self.instances.iter().filter_map(|(id, instance)| Some((*id, instance.handle()?)))
     }
 
-    /// Whether an instance is not gone.
+    /// Whether an instance still exists.
     pub fn exists(&self, id: InstanceId) -> bool {
         self.instances.contains_key(&id)
     }
@@ -88,7 +88,7 @@ impl<H: Clone> Lifecycle<H> {
         }
     }
 
-    /// Emits what has changed for observers since the last call.
+    /// Emits events for the changes since the last call.
     pub(super) fn show(&mut self, now: Duration) {
         let states: Vec<_> = self.models.keys().map(|name| (name.clone(), self.state(name, now))).collect();
         for (model, state) in states {
@@ -119,7 +119,8 @@ impl<H: Clone> Lifecycle<H> {
         RegistryError::State { operation, model: name.to_string(), state, allowed }
     }
 
-    /// Progress of a pending instance, with the time left by its own speed, or by that of the last load.
+    /// Progress of a pending instance, with the remaining time estimated from its own speed, or from that of
+    /// the last load.
     pub(super) fn loading_state(&self, instance: &Instance<H>, now: Duration) -> LoadingState {
         let (done, total) = instance.progress;
         let elapsed = now.saturating_sub(instance.started).as_secs_f64();

@@ -32,10 +32,10 @@ pub(super) struct Buffers {
 
 /// The tokens that may still be sampled, each with its logit.
 ///
-/// Initially all tokens whose logit is above negative infinity. A filter or a logit of
-/// negative infinity removes a token for good. "Best" orders by logit, then by lower id.
-/// If the best logit is positive infinity, its tokens share all of the probability:
-/// operations on probabilities remove the other tokens and set the infinite logits to 0.
+/// Initially all tokens whose logit is above negative infinity. A filter or a logit of negative infinity
+/// removes a token permanently. "Best" orders by logit, then by lower id. If the best logit is positive
+/// infinity, its tokens share all of the probability: operations on probabilities remove the other tokens and
+/// set the infinite logits to 0.
 ///
 /// Operations cost at most a pass over the vocabulary; after
 /// a filter has left few candidates, a pass over these.
@@ -76,7 +76,7 @@ impl Candidate {
     }
 }
 
-/// Chunks of a group, whose maxima are selected among before those of the chunks.
+/// Chunks per group. The maxima of groups are searched before those of chunks.
 const GROUP: usize = 16;
 
 /// The `k`-th best of at least `k` logits; `k` is at least 1.
@@ -195,7 +195,7 @@ impl<'a> Candidates<'a> {
         if n == 0 {
             return;
         }
-        // With more removals than chunks, building a list is cheaper.
+        // If more candidates are removed than there are chunks, building a list is cheaper.
         if !self.listed && n > self.buffers.bests.len() {
             self.list(f32::NEG_INFINITY);
         }

@@ -43,7 +43,7 @@ impl Candidates<'_> {
     }
 
     /// Replaces each candidate's logit by a function of its probability at the current temperature, and the
-    /// temperature by 1. The function gives no NaN.
+    /// temperature by 1. The function must not return NaN.
     pub(in crate::sampler) fn map_probabilities(&mut self, map: impl Fn(f32) -> f32) {
         if !self.settle() {
             return;
@@ -67,8 +67,8 @@ impl Candidates<'_> {
         }
     }
 
-    /// The smallest logit whose probability is at least `min`; `None` if every candidate's is, or there is
-    /// none.
+    /// The smallest logit whose probability is at least `min`; `None` if this holds for every candidate, or
+    /// without candidates.
     fn floor_of_probability(&mut self, min: f64) -> Option<f32> {
         if min.is_nan() || min <= 0.0 || !self.settle() {
             return None;

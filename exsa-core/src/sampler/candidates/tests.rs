@@ -1,4 +1,4 @@
-//! Every operation in random order against a list that is sorted and filtered plainly.
+//! All operations, in random order, compared with a naive sorted and filtered list.
 
 use super::*;
 use proptest::prelude::*;

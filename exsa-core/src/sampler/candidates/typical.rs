@@ -4,13 +4,12 @@ use super::{Candidate, Candidates, Key, exp};
 use crate::token::TokenId;
 use std::cmp::Reverse;
 
-/// Candidates that are sorted at first; four times as many each time that these do not reach the mass.
+/// Number of candidates sorted at first; quadrupled each time they do not reach the mass.
 const FIRST: usize = 256;
 
 impl Candidates<'_> {
     /// Keeps the smallest set of candidates, nearest to the entropy in surprise first, whose probability at
-    /// the current temperature sums to at least `share`; at least one candidate. Among equally near ones,
-    /// lower ids come first.
+    /// the current temperature sums to at least `share`; at least one candidate. Ties go to the lower id.
     pub fn keep_typical(&mut self, share: f64) {
         if !self.settle() {
             return;

@@ -1,11 +1,11 @@
-//! The steps of the chain: their order, and each against a plain reading of its definition in f64.
+//! The steps of the chain: their order, and each step compared with its definition in f64.
 
 use super::*;
 use crate::scripted::ByteTokenizer;
 use crate::tokenizer::Tokenizer;
 use std::sync::{Arc, Mutex};
 
-/// Records the candidates at its place, and draws no conclusion.
+/// Records the candidates at its place in the chain, without changing them.
 #[derive(Clone, Debug, Default)]
 struct Seen(Arc<Mutex<Vec<(TokenId, f32)>>>);
 
@@ -21,7 +21,7 @@ impl TransformFactory for Seen {
     }
 }
 
-/// The distribution behind the steps of `order`, by token.
+/// The distribution after the steps of `order`, by token.
 fn distribution(
     params: &SamplingParams,
     order: &[TransformKind],
@@ -200,7 +200,7 @@ fn an_answer_has_its_minimum_of_tokens() {
     assert_eq!(token, ByteTokenizer::EOS);
 }
 
-/// The penalties of DRY by the words of its documentation, byte tokens and texts compared as texts.
+/// The penalties of DRY, computed from its definition by comparing texts.
 fn dry_penalties(history: &[TokenId], params: &SamplingParams) -> Vec<f64> {
     let mut penalties = vec![0.0f64; ByteTokenizer::N_VOCAB];
     let window = params.dry_window.map_or(usize::MAX, |n| n as usize);

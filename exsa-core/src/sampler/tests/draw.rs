@@ -1,4 +1,4 @@
-//! The draw: its distribution, and how often similar distributions give the same token.
+//! The draw: its distribution, and how often similar distributions draw the same token.
 
 use super::*;
 

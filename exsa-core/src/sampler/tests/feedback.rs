@@ -1,4 +1,4 @@
-//! Transforms that learn from drawn tokens: mirostat and adaptive-p, their rollback, and their state across a
+//! Transforms that adapt to drawn tokens: mirostat and adaptive-p, their rollback, and their state across a
 //! resume.
 
 use super::*;
@@ -17,7 +17,7 @@ fn next_row(history: &[TokenId]) -> Vec<f32> {
     model_row(150, u64::from(history.last().copied().unwrap_or(0)))
 }
 
-/// Draws `n` tokens behind `history`.
+/// Draws `n` tokens after `history`.
 fn generate(sampler: &mut Sampler, history: &mut Vec<TokenId>, n: usize) {
     let mut scratch = SampleScratch::default();
     for _ in 0..n {
@@ -45,7 +45,7 @@ fn a_resumed_answer_goes_on_as_the_uncut_one() {
             generate(&mut resumed, &mut history, uncut.len() - cut);
             assert_eq!(history, uncut, "kind {kind} cut at {cut}");
             assert_eq!(resumed.state(), Some(state.clone()), "kind {kind} cut at {cut}");
-            // Without the state, feedback begins anew.
+            // Without the state, feedback starts from its initial state.
             let mut fresh = build(&params, 150);
             fresh.replay(&uncut[3..cut]);
             let mut history = uncut[..cut].to_vec();

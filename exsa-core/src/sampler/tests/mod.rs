@@ -1,4 +1,4 @@
-//! The sampler against a plain reference: everything sorted, everything in f64.
+//! The sampler compared with a naive reference: everything sorted, everything in f64.
 
 mod chain;
 mod draw;
@@ -25,7 +25,7 @@ fn build(params: &SamplingParams, n_vocab: usize) -> Sampler {
     params.build(&SamplerContext::new(n_vocab)).unwrap()
 }
 
-/// No cuts, no penalties, temperature 1.
+/// No filters, no penalties, temperature 1.
 fn plain() -> SamplingParams {
     SamplingParams { temperature: 1.0, top_k: None, top_p: 1.0, min_p: 0.0, ..Default::default() }
 }

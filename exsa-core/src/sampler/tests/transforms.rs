@@ -51,7 +51,7 @@ proptest! {
             if accept {
                 let position = history.len() as u64;
                 let got = sampler.sample(&row, &history, position, &mut scratch).unwrap();
-                // Sampling twice changes nothing, nor does having accepted tokens that were taken back.
+                // Neither sampling twice nor accepted tokens that were rolled back change the result.
                 prop_assert_eq!(&got, &sampler.sample(&row, &history, position, &mut scratch).unwrap());
                 let mut fresh = with(&params, 12, Arc::new(Cooldowns));
                 fresh.replay(&history);

@@ -6,8 +6,8 @@ use crate::token::SeqId;
 /// Counts the blocks of a session's KV cache and hands out its sequence ids.
 ///
 /// It mirrors the session's block usage by the rule in [`Session`](crate::backend::Session)'s contract, and
-/// so knows before a forward pass whether it fits. A sequence is *in use* by a request, or *idle*: cached
-/// for its prefix. Forks are cut at whole blocks, so that no sequence ever writes into a shared block.
+/// so knows before a forward pass whether it fits. A sequence is *in use* by a request, or *idle*: cached for
+/// its prefix. Forks share whole blocks only, so that no sequence ever writes to a shared block.
 #[derive(Debug)]
 pub struct BlockManager {
     block_tokens: usize,
@@ -112,7 +112,7 @@ impl BlockManager {
         self.held[from.index()] = source;
     }
 
-    /// Cuts `seq` to the blocks of its first `len` tokens.
+    /// Truncates `seq` to the blocks of its first `len` tokens.
     pub fn truncate(&mut self, seq: SeqId, len: usize) {
         let keep = self.blocks_of(len);
         let mut held = std::mem::take(&mut self.held[seq.index()]);

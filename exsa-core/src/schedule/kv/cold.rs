@@ -1,4 +1,4 @@
-//! Idle sequences that the prompt store may lack.
+//! Idle sequences that may be missing in the prompt store.
 
 use super::{KvManager, KvOp};
 use crate::schedule::prefix::Namespace;
@@ -22,11 +22,11 @@ pub struct ColdKv {
 pub(super) struct ColdQueue {
     /// Minimum tokens of a sequence; `None` without a store.
     tokens_min: Option<usize>,
-    /// With the time at which it is cold; `None` until the next plan.
+    /// Sequences with the time at which they become cold; `None` until the next plan.
     waiting: Vec<(SeqId, Option<Duration>)>,
-    /// In the order of their operations.
+    /// In the order of the store operations.
     taken: VecDeque<ColdKv>,
-    /// Maximum tokens that may be saved before the next pass. At most one sequence is.
+    /// Maximum tokens that may be saved before the next pass. At most one sequence is saved.
     tokens_left: usize,
 }
 
@@ -64,7 +64,7 @@ impl KvManager {
         self.cold.waiting.iter_mut().for_each(|(_, at)| *at = at.or(Some(due)));
     }
 
-    /// The earliest time at which a sequence is cold.
+    /// The earliest time at which a sequence becomes cold.
     pub fn next_cold(&self) -> Option<Duration> {
         self.cold.waiting.iter().filter_map(|(_, due)| *due).min()
     }
@@ -79,7 +79,7 @@ impl KvManager {
         }
     }
 
-    /// Plans to save `seq`, if it was not offered yet and fits: it is about to be cut or dropped.
+    /// Plans to save `seq`, which is about to be truncated or dropped, if it was not offered yet and fits.
     pub(super) fn store_before_change(&mut self, seq: SeqId) {
         let len = self.tree.len_of(seq);
         if len > self.cold.tokens_left || !self.cold.waiting.iter().any(|(waiting, _)| *waiting == seq) {

@@ -1,5 +1,5 @@
-//! Life cycle of the session's sequences: taken for requests,
-//! shared by prefix, cached when the request ends, evicted.
+//! Life cycle of the session's sequences: assigned to requests, shared by prefix, cached when the request
+//! ends, evicted.
 
 use super::cold::ColdQueue;
 use super::{BlockManager, KvOp};
@@ -34,7 +34,7 @@ enum Sharing {
     None,
     /// The session forks: any number of sequences share a prefix.
     Fork,
-    /// The session cannot fork: an idle sequence becomes the request's own.
+    /// The session cannot fork: an idle sequence is handed to the request.
     Move,
 }
 
@@ -46,7 +46,7 @@ pub struct KvManager {
     pub(super) tree: PrefixTree,
     sharing: Sharing,
     truncate: bool,
-    /// Sequences cached for their prefix, unordered.
+    /// Idle sequences, cached for their prefix, unordered.
     pub(super) idle: Vec<SeqId>,
     pub(super) cold: ColdQueue,
     cached_blocks_max: usize,
@@ -86,7 +86,7 @@ impl KvManager {
         self.sharing == Sharing::Fork
     }
 
-    /// Whether the prefix of a longer sequence can be reused: not in a session that can neither fork nor
+    /// Whether a prefix of a longer sequence can be reused, which requires a session that can fork or
     /// truncate.
     fn uses_parts(&self) -> bool {
         self.forks() || self.truncate
@@ -218,7 +218,7 @@ impl KvManager {
         self.ops.push(KvOp::Fork { from, to, len });
     }
 
-    /// Puts the idle source of `prefix` in use, cut to the prefix.
+    /// Puts the idle source of `prefix` in use, truncated to the prefix.
     fn reuse(&mut self, prefix: &Prefix) -> (SeqId, usize) {
         let seq = prefix.source;
         let len = if self.truncate || prefix.len == self.tree.len_of(seq) { prefix.len } else { 0 };
@@ -263,15 +263,15 @@ impl KvManager {
         self.blocks.truncate(seq, tokens);
     }
 
-    /// Cuts `seq`, in use, to its first `len` tokens, and frees the blocks past them.
+    /// Truncates `seq`, in use, to its first `len` tokens, and frees the blocks past them.
     pub fn truncate(&mut self, seq: SeqId, len: usize) {
         self.blocks.truncate(seq, len);
         self.ops.push(KvOp::Truncate { seq, len });
     }
 
-    /// Cuts `seq`, in use, to its first `len` tokens or fewer, so that other tokens can follow: a block that
-    /// another sequence shares stays whole, and a session that cannot truncate starts anew. Returns the
-    /// tokens that `seq` holds.
+    /// Truncates `seq`, in use, to its first `len` tokens or fewer, so that other tokens can follow: to a
+    /// block boundary if the last block is shared, and to 0 if the session cannot truncate. Returns the
+    /// number of tokens that `seq` holds.
     pub fn rewind(&mut self, seq: SeqId, len: usize) -> usize {
         let inside = len % self.blocks.block_tokens();
         let len = match inside {

@@ -3,7 +3,7 @@
 use crate::token::RequestId;
 use crate::token::SeqId;
 
-/// An operation on the session's KV. Operations are done in list order.
+/// An operation on the session's KV. Operations are executed in list order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KvOp {
     /// [`Session::release`](crate::backend::Session::release).
@@ -12,7 +12,7 @@ pub enum KvOp {
     Truncate {
         /// The sequence.
         seq: SeqId,
-        /// Tokens that stay.
+        /// Number of tokens to keep.
         len: usize,
     },
     /// [`Session::fork`](crate::backend::Session::fork) of the first `len` tokens.

@@ -1,8 +1,8 @@
-//! The prefix cache: reuses KV that sequences hold already.
+//! The prefix cache: reuses KV that sequences already hold.
 //!
-//! A radix tree over token ids (as in RadixAttention, Zheng et al., SGLang, NeurIPS 2024) knows the
-//! tokens whose KV some sequence holds: sequences of running requests, and idle sequences cached when
-//! their request ended. It tracks sequences, not blocks, and so works with every backend that can fork.
+//! A radix tree over token ids (as in RadixAttention, Zheng et al., SGLang, NeurIPS 2024) records the tokens
+//! whose KV some sequence holds: sequences of running requests, and idle sequences cached when their request
+//! ended. It tracks sequences, not blocks, and so works with every backend that can fork.
 
 mod record;
 #[cfg(test)]
@@ -16,8 +16,16 @@ use std::sync::Arc;
 
 /// Limits of the prefix cache.
 ///
-/// Cached KV never delays a request: it is evicted, least recently used first, as soon as
-/// a request needs the room. The limits serve to keep less than the KV cache could hold.
+/// Cached KV never delays a request: it is evicted, least recently used first, as soon as a request needs the
+/// space. The limits keep the cache smaller than the KV cache would allow.
+///
+/// ```
+/// use exsa_core::{EngineOptions, PrefixCacheOptions};
+///
+/// let prefixes = PrefixCacheOptions::default().bytes_max(256 << 20);
+/// let options = EngineOptions::default().prefix_cache(prefixes);
+/// # let _ = options;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -30,11 +38,11 @@ pub struct PrefixCacheOptions {
     pub enabled: bool,
     /// Maximum tokens of cached KV that no request uses; the whole KV cache by default.
     pub tokens_max: Option<usize>,
-    /// The same limit in bytes.
+    /// Maximum bytes of cached KV that no request uses; no limit by default.
     pub bytes_max: Option<u64>,
-    /// Sequences to request from the session beyond the running maximum, so
-    /// that idle sequences remain when every request slot is taken; 32 by
-    /// default. A session that does not grant them still caches, in free slots.
+    /// Sequences to request from the session beyond the running maximum, so that prefixes stay cached even
+    /// when the maximum number of requests is running; 32 by default. A session that does not support them
+    /// still caches prefixes in unused sequences.
     pub sequences_max: usize,
 }
 
@@ -79,12 +87,12 @@ impl PrefixCacheOptions {
     }
 }
 
-/// Properties besides the tokens that must be equal for KV to be
-/// shared. An engine has one model, so the model is not part of it.
+/// Properties, besides the tokens, that must be equal for KV to be shared. The model is not included, since
+/// an engine has only one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Namespace {
-    /// Key of the adapters that computed the KV; `None` for the model alone. It has their names, weights and
-    /// scales: `NAME@FINGERPRINT`, with `*SCALE` unless that is 1, joined by `+`.
+    /// Key of the adapters that computed the KV; `None` for the model alone. It consists of their names,
+    /// weights and scales: `NAME@FINGERPRINT`, with `*SCALE` unless that is 1, joined by `+`.
     pub adapter: Option<Arc<str>>,
     /// The request's [`cache_salt`](crate::Request::cache_salt).
     pub salt: Option<Arc<str>>,

@@ -1,11 +1,11 @@
-//! Records which blocks the tree's tokens fill, as events for the host.
+//! Records the blocks filled by the tree's tokens, as events for the host.
 
 use super::Namespace;
 use super::tree::{NodeId, PrefixTree};
 use crate::cache_events::{BlockHash, CacheEvent, StoredBlocks};
 use crate::token::TokenId;
 
-/// Changes of the blocks that were not drained yet.
+/// Changes of blocks that were not drained yet.
 #[derive(Debug)]
 pub(super) struct Recorder {
     block_tokens: usize,
@@ -43,8 +43,8 @@ impl PrefixTree {
         self.recorder.as_mut().map(|recorder| std::mem::take(&mut recorder.events)).unwrap_or_default()
     }
 
-    /// Records the blocks that end in the label of `node` and are new. `tokens` are those from the root to
-    /// its end.
+    /// Records the new blocks that end in the label of `node`. `tokens` are the tokens from the root to the
+    /// end of the label.
     pub(super) fn stored(&mut self, node: NodeId, namespace: &Namespace, tokens: &[TokenId]) {
         let Some(recorder) = &mut self.recorder else { return };
         let size = recorder.block_tokens;

@@ -1,4 +1,4 @@
-//! The tree against a plain table of each sequence's tokens.
+//! The tree compared with a plain table of each sequence's tokens.
 
 use super::{Namespace, PrefixTree, common_len};
 use crate::cache_events::{BlockHash, CacheEvent};

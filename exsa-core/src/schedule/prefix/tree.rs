@@ -22,7 +22,7 @@ pub struct PrefixTree {
     ends: Vec<Option<NodeId>>,
     /// Use counter for LRU order.
     tick: u64,
-    /// Set while a host watches.
+    /// Present while a host watches the cache.
     pub(super) recorder: Option<Recorder>,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Node {
     /// Number of tokens from the root to the end of the label.
     pub(super) depth: usize,
     used: u64,
-    /// Blocks whose last token is in the label; empty unless they are recorded.
+    /// Blocks whose last token is in the label; empty unless blocks are recorded.
     pub(super) blocks: Vec<BlockHash>,
 }
 
@@ -82,7 +82,7 @@ impl PrefixTree {
         (found.len > 0).then_some(found)
     }
 
-    /// The longest prefix of `tokens` that is all of some sequence.
+    /// The longest prefix of `tokens` that equals the whole content of some sequence.
     pub fn find_whole(&self, namespace: &Namespace, tokens: &[TokenId]) -> Option<Match> {
         let mut at = Match { node: *self.roots.get(namespace)?, len: 0 };
         let mut found = None;

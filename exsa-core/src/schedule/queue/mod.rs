@@ -17,8 +17,8 @@ use std::time::Duration;
 ///
 /// - `chosen` returns and `pop` takes the request that the last
 ///   `choose` selected, until a push or removal. No request starves.
-/// - A preempted request comes back by `push` with its original arrival;
-///   it goes before every request of its class that arrived after it.
+/// - A preempted request is pushed again with its original arrival, and goes before every request of its
+///   class that arrived later.
 pub trait QueueOrder: Send {
     /// Adds a request at the time `now`.
     fn push(&mut self, request: SchedRequest, now: Duration);
@@ -45,12 +45,12 @@ pub trait QueueOrder: Send {
     /// and all requests cost the same; `None` if it does not wait.
     fn position(&self, id: RequestId) -> Option<usize>;
 
-    /// Records [`Service`] that a user got.
+    /// Records [`Service`] that a user received.
     fn charge(&mut self, service: Service) {
         let _ = service;
     }
 
-    /// Changes the settings of a queue that is fair between users and classes. The default ignores them.
+    /// Changes the options of a fair queue. The default implementation ignores them.
     fn set_fair(&mut self, options: FairOptions) {
         let _ = options;
     }
@@ -83,7 +83,7 @@ impl std::fmt::Debug for View<'_> {
     }
 }
 
-/// Service that a user got: prompt tokens admitted, net of cached tokens, and tokens generated.
+/// Service that a user received: prompt tokens admitted, without cached tokens, and tokens generated.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Service {
     /// The class of the request.
@@ -99,7 +99,7 @@ pub struct Service {
 impl Service {
     /// Cost of a prompt token.
     pub const INPUT_COST: f64 = 1.0;
-    /// Cost of a generated token, which takes a pass of its own.
+    /// Cost of a generated token, which requires its own pass.
     pub const OUTPUT_COST: f64 = 2.0;
 
     /// Weighted total of the service.

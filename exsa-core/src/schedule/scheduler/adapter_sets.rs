@@ -1,5 +1,5 @@
-//! Sets of adapters in a pass, where a session cannot mix all: in each plan, those that were computed least
-//! recently get their turn, so that none starves.
+//! Selection of the sets of adapters in a pass, for sessions that limit them: each plan takes the sets that
+//! were computed least recently, so that none starves.
 
 use super::Scheduler;
 use crate::backend::Capabilities;
@@ -10,29 +10,29 @@ use std::sync::Arc;
 /// The adapters of a request; `None` for the model alone.
 type Set = Option<Arc<[SpanAdapter]>>;
 
-/// Which sets of adapters the plan has.
+/// Selects the sets of adapters of a plan.
 #[derive(Debug)]
 pub(super) struct AdapterSets {
-    /// Maximum sets in a pass; `None` if a pass takes all.
+    /// Maximum sets per pass; `None` if there is no limit.
     max: Option<usize>,
     /// Sets of this plan.
     chosen: Vec<Set>,
-    /// Sets of running sequences, with the number of the last plan that had them, or the number from which on
-    /// they wait.
+    /// Sets of running sequences, with the number of the last plan that included them, or the number since
+    /// which they have been waiting.
     served: Vec<(Set, u64)>,
-    /// Twice the number of this plan, so that there is a number between two plans.
+    /// Twice the number of this plan, which leaves a number between two plans.
     plan: u64,
 }
 
 impl AdapterSets {
-    /// For a session of which `sequences` sequences run together.
+    /// Creates the selection for a session with up to `sequences` running sequences.
     pub(super) fn new(capabilities: &Capabilities, sequences: usize) -> Self {
         let max = Some(capabilities.batch_adapter_sets_max.max(1));
         let max = max.filter(|max| capabilities.span_adapters_max > 0 && *max < sequences);
         Self { max, chosen: Vec::new(), served: Vec::new(), plan: 0 }
     }
 
-    /// Whether the plan takes work with the adapters of `set`.
+    /// Whether the plan can include work with the adapters of `set`.
     fn admit(&mut self, set: &Set) -> bool {
         let Some(max) = self.max else { return true };
         if self.chosen.contains(set) {
@@ -51,7 +51,7 @@ impl AdapterSets {
 }
 
 impl Scheduler {
-    /// Chooses the sets of adapters of this plan among those of sequences that can be given work.
+    /// Chooses the sets of adapters of this plan, among those of sequences with possible work.
     pub(super) fn choose_adapter_sets(&mut self) {
         let Some(max) = self.adapter_sets.max else { return };
         let Self { running, order, adapter_sets: sets, .. } = self;
@@ -62,7 +62,7 @@ impl Scheduler {
         let active = active.filter(|running| running.decodes() || running.prefills());
         let active = active.map(|running| &running.request.adapters);
         for set in active.clone() {
-            // A new set goes before those of the last plan, and behind those that waited before.
+            // A new set ranks before the sets of the last plan, and after the sets that were already waiting.
             if !sets.served.iter().any(|(known, _)| known == set) {
                 sets.served.push((set.clone(), sets.plan.saturating_sub(3)));
             }
@@ -70,14 +70,14 @@ impl Scheduler {
         for _ in 0..max {
             let last =
                 |set: &&Set| sets.served.iter().find(|(known, _)| known == *set).map(|(_, plan)| *plan);
-            // The first in order of those that waited longest.
+            // The first in order among the sets that have waited longest.
             let waiting = active.clone().filter(|set| !sets.chosen.contains(set));
             let Some(set) = waiting.min_by_key(last).cloned() else { return };
             sets.admit(&set);
         }
     }
 
-    /// Whether the plan takes work of `seq`, which can be given some.
+    /// Whether the plan can include work of `seq`, which is active.
     pub(super) fn takes_adapters_of(&mut self, seq: SeqId) -> bool {
         let running = self.running.get(seq.index()).and_then(Option::as_ref);
         running.is_some_and(|running| self.adapter_sets.admit(&running.request.adapters))

@@ -1,4 +1,4 @@
-//! Admission: checks for room in the KV cache and reuses KV that exists already.
+//! Admission: checks for room in the KV cache, and reuses existing KV.
 
 use super::running::{Follow, Running};
 use super::{Admitted, PAUSE_GRACE, Scheduler};
@@ -93,7 +93,7 @@ impl Scheduler {
         self.queue.choose(&View { now, cached, quantum: self.preset.quantum })
     }
 
-    /// Whether a request of this level is more urgent than a running prefill.
+    /// Whether a request of this priority is more urgent than a running prefill.
     fn overtakes_prefill(&self, level: Priority) -> bool {
         self.order
             .iter()
@@ -116,8 +116,8 @@ impl Scheduler {
         }
     }
 
-    /// A sequence, at least as urgent, that is about to compute
-    /// a prefix of the request of `least` or more tokens.
+    /// A sequence, at least as urgent as the request, that is about to compute a prefix of it of at least
+    /// `least` tokens.
     fn leader_of(&self, request: &SchedRequest, least: usize) -> Option<Follow> {
         let tokens = request.shareable();
         if !self.kv.forks() || tokens.len() <= least {
@@ -142,7 +142,7 @@ impl Scheduler {
     }
 
     /// The sequence of another answer to the same prompt that is about to compute more than the first `known`
-    /// tokens of it. Unlike any other leader, it may be less urgent and save less than [`FOLLOW_MIN`] tokens.
+    /// tokens of it. Unlike other leaders, it may be less urgent and save fewer than [`FOLLOW_MIN`] tokens.
     fn sibling_of(&self, request: &SchedRequest, known: usize) -> Option<Follow> {
         let tokens = request.shareable();
         let len = self.kv.usable(tokens.len().min(request.prompt_len), tokens.len());
@@ -161,7 +161,8 @@ impl Scheduler {
     }
 
     /// Whether a sequence waits, directly or by its leader's leader, for the prefill of request `id`. That
-    /// request may have lost its sequence meanwhile; if it followed in turn, they would wait for each other.
+    /// request may have lost its sequence in the meantime; if it followed the sequence in turn, they would
+    /// wait for each other.
     pub(super) fn awaits(&self, running: &Running, id: RequestId) -> bool {
         let mut next = running.follows;
         for _ in 0..self.order.len() {
@@ -208,7 +209,7 @@ impl Scheduler {
         self.order.iter().filter_map(|seq| self.get(*seq)).map(promised).sum()
     }
 
-    /// Gives the chosen request a sequence.
+    /// Assigns a sequence to the chosen request.
     fn admit_chosen(&mut self, origin: Origin, now: Duration) -> Option<()> {
         let request = self.queue.pop(now)?;
         let prefix = if let Origin::Cached(prefix) = origin { prefix } else { None };
@@ -234,7 +235,7 @@ impl Scheduler {
         self.saved_bytes -= self.bytes_of(std::mem::take(&mut running.request.history.saved));
         let grown = follows.is_some() || self.kv.grow(seq, running.request.tokens().len());
         if restores {
-            // Listed after the evictions that make room for it.
+            // Ordered after the evictions that make room for it.
             self.kv.push_op(KvOp::Restore { id: running.request.id, seq, len: saved });
         }
         let len = running.request.tokens().len();

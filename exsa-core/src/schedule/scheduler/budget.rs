@@ -3,7 +3,7 @@
 use super::costs::StepCost;
 use std::time::Duration;
 
-/// Sets the prefill budget of a step in which streams decode, and learns from measured step costs.
+/// Determines the prefill budget of a step in which streams decode, from measured step costs.
 pub trait BatchPolicy: Send {
     /// Prefill tokens of a step with `decodes` decodes; at least 1.
     fn prefill_budget(&self, decodes: usize) -> usize;
@@ -32,7 +32,7 @@ impl BatchPolicy for Fixed {
 /// 19 times as much as a step within target grows it, which balances at 5 % over target.
 ///
 /// If decoding alone takes more than half the target, as on a slow machine, the target is twice the decode
-/// time instead: streams keep half their speed, and prompts get the other half rather than next to nothing.
+/// time instead: streams keep half their speed, and prefill gets the other half rather than next to nothing.
 #[derive(Debug)]
 pub struct Adaptive {
     target: f64,
@@ -73,7 +73,7 @@ impl BatchPolicy for Adaptive {
     fn observe(&mut self, step: &StepCost) {
         let seconds = step.elapsed.as_secs_f64();
         self.fit.add(step.tokens as f64, seconds);
-        // Only steps with both prefill and decodes tell about the prefill budget.
+        // Only steps with both prefill and decodes are informative for the prefill budget.
         if step.decodes == 0 || step.prefill() == 0 {
             return;
         }
@@ -113,7 +113,7 @@ impl Fit {
             return None;
         }
         let variance = self.xx - self.x * self.x;
-        // With steps of one size only, all cost is attributed to tokens, which errs towards short steps.
+        // If all steps have the same size, all cost is attributed to tokens, which errs towards short steps.
         let flat = (0.0, self.y / self.x);
         if variance < 1e-3 * self.xx {
             return Some(flat);

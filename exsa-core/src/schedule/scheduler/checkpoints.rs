@@ -1,17 +1,17 @@
 //! Checkpoints of prompts, for sessions that cannot truncate.
 //!
-//! Such a session, of a recurrent model, continues whole entries of the prompt store only. An entry saved at
-//! the end of a conversation serves that conversation alone, so states within prompts are saved as well,
-//! while they are computed:
+//! Such a session, of a recurrent model, can only continue whole entries of the prompt store. An entry saved
+//! at the end of a conversation is useful for that conversation only, so states within prompts are saved as
+//! well, while the prompts are computed:
 //!
-//! - at multiples of a stride, which doubles until at most four fit. The first conversation with a system
-//!   prompt so leaves a state that the second starts from.
-//! - at the position where the prompt departs from an entry of the store, or from an idle sequence that is
-//!   not written yet. The second conversation so leaves the state at the end of the system prompt to the
+//! - at multiples of a stride, which is doubled until at most four fit. Thus the first conversation with a
+//!   system prompt leaves a state from which the second starts.
+//! - at the position where the prompt diverges from an entry of the store, or from an idle sequence that is
+//!   not written yet. Thus the second conversation leaves the state at the end of the system prompt for the
 //!   third. Marconi (Pan et al., MLSys 2025) caches the states of hybrid models at such positions.
 //!
-//! Prefill is cut there. A save that running streams would notice, or for which the store has no room, is
-//! left out.
+//! Prefill chunks end at these positions. A save is skipped if it would delay running streams noticeably, or
+//! if the store has no room.
 
 use super::Scheduler;
 use crate::prompt_cache::PromptKey;
@@ -23,7 +23,7 @@ use crate::token::SeqId;
 const STRIDES_MAX: usize = 4;
 
 impl Scheduler {
-    /// Positions in the prompt of `request` at which to save its state, past its first `computed` tokens, the
+    /// Positions in the prompt of `request` at which to save its state, after its first `computed` tokens,
     /// last first.
     pub(super) fn checkpoints_of(&self, request: &SchedRequest, computed: usize) -> Vec<usize> {
         let Some(cold) = &self.cold else { return Vec::new() };
@@ -56,7 +56,7 @@ impl Scheduler {
     }
 }
 
-/// Positions above `computed` and below `end`, the last first: at most [`STRIDES_MAX`] multiples of `stride`
+/// Positions above `computed` and below `end`, last first: at most [`STRIDES_MAX`] multiples of `stride`
 /// times a power of two, and `departs`.
 fn positions(end: usize, mut stride: usize, departs: Option<usize>, computed: usize) -> Vec<usize> {
     stride = stride.max(1);

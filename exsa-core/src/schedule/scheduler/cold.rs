@@ -9,9 +9,9 @@ use crate::schedule::prefix::{Namespace, common_len};
 use crate::token::{RequestId, SeqId, TokenId};
 use std::time::Duration;
 
-/// Time after which a prefix for which the store had no room is offered again.
+/// Time after which a prefix that the store could not accept is offered again.
 const RETRY: Duration = Duration::from_secs(5);
-/// Part of the inter-token target that saving may add to a step with decodes.
+/// Share of the inter-token target that saving may add to a step with decodes.
 const PAUSE_SHARE: f64 = 0.5;
 
 /// The scheduler's side of a prompt store.
@@ -22,7 +22,7 @@ pub(super) struct Cold {
     reads: Vec<Awaited>,
 }
 
-/// A read that has begun.
+/// A read in progress.
 #[derive(Debug)]
 struct Awaited {
     entry: EntryId,
@@ -30,13 +30,13 @@ struct Awaited {
     namespace: Namespace,
     /// Requests that wait for it outside the queue.
     waiting: Vec<RequestId>,
-    /// Time at which they wait no longer.
+    /// Time at which they stop waiting.
     until: Duration,
 }
 
 impl Scheduler {
-    /// Uses a prompt store for a model with this fingerprint. Returns whether the session can: it must save
-    /// and restore, and cache prefixes.
+    /// Enables a prompt store for a model with this fingerprint. Returns `false` if the session does not
+    /// support it: it must be able to save and restore, and cache prefixes.
     pub fn use_store(&mut self, options: PromptCacheOptions, fingerprint: Fingerprint) -> bool {
         if !self.can_save || !self.kv.caches() {
             return false;
@@ -46,7 +46,7 @@ impl Scheduler {
         true
     }
 
-    /// Allows a save before the pass of this plan, as far as running streams bear it.
+    /// Allows saving a prefix before the pass of this plan, as far as the latency of running streams permits.
     pub(super) fn allow_store(&mut self, now: Duration) {
         let Some(cold) = &self.cold else { return };
         self.kv.date_cold(now.saturating_add(cold.options.cold_after));
@@ -79,7 +79,7 @@ impl Scheduler {
             Origin::Saved => request.history.saved,
         };
         let tokens = request.shareable();
-        // The last token is computed in any case.
+        // The last token is always computed.
         let most = tokens.len().saturating_sub(1);
         if most < known.saturating_add(cold.options.tokens_min) {
             return false;
@@ -89,7 +89,7 @@ impl Scheduler {
         let usable = self.kv.usable(found.tokens, tokens.len());
         let gain = usable.saturating_sub(known);
         let ahead: u64 = cold.reads.iter().map(|read| read.bytes).sum();
-        // A session that can neither fork nor truncate gives what was read to one request alone.
+        // A session that can neither fork nor truncate can use the restored KV for a single request only.
         let shares = self.kv.forks() || self.can_truncate;
         let begun = cold.reads.iter().any(|read| read.entry == found.entry);
         if begun && !shares && cold.reads.len() >= self.sequences {
@@ -123,7 +123,7 @@ impl Scheduler {
         true
     }
 
-    /// Lets requests go on that have waited too long for the store.
+    /// Resumes requests that have waited too long for the store.
     pub(super) fn resume_late(&mut self, now: Duration) {
         let reads = self.cold.iter_mut().flat_map(|cold| &mut cold.reads);
         let late = reads.filter(|read| read.until <= now).flat_map(|read| std::mem::take(&mut read.waiting));
@@ -134,7 +134,7 @@ impl Scheduler {
     }
 
     fn resume_unread(&mut self, id: RequestId, now: Duration) {
-        // It may have ended.
+        // The request may have ended.
         if let Some(request) = self.suspended.remove(&id) {
             self.queue.push(request, now);
         }
@@ -146,8 +146,8 @@ impl Scheduler {
         read.waiting.iter().any(|id| self.suspended.contains_key(id)).then(|| read.namespace.clone())
     }
 
-    /// Cuts `seq`, which holds `tokens` of a read, if only one request can use it: to the prefix that a
-    /// waiting request shares. Returns the tokens that it holds then.
+    /// If only one request can use `seq`, which holds the `tokens` of a read, truncates it to the prefix
+    /// shared with a waiting request. Returns the number of tokens that it then holds.
     pub fn cut_restored(&mut self, entry: EntryId, seq: SeqId, tokens: &[TokenId]) -> usize {
         if self.kv.forks() || !self.can_truncate {
             return tokens.len();
@@ -167,7 +167,7 @@ impl Scheduler {
         self.costs.read(bytes, elapsed);
     }
 
-    /// Ends the wait for a read, whatever came of it.
+    /// Ends the wait for a read, whatever its result.
     pub fn read_ended(&mut self, entry: EntryId, now: Duration) {
         let Some(cold) = &mut self.cold else { return };
         let Some(at) = cold.reads.iter().position(|read| read.entry == entry) else { return };
@@ -181,15 +181,15 @@ impl Scheduler {
         self.kv.cache(seq, namespace, tokens);
     }
 
-    /// The sequence of the next store operation in order, and whether to save it: the store lacks enough of
-    /// it.
+    /// The sequence of the next store operation, and whether to save it, because the store lacks enough of
+    /// its tokens.
     pub fn take_cold(&mut self) -> Option<(ColdKv, bool)> {
         let kv = self.kv.take_cold()?;
         let lacking = self.is_lacking(&kv);
         Some((kv, lacking))
     }
 
-    /// All sequences that were not offered to the store and that it lacks.
+    /// All sequences that were not offered to the store yet and are missing there.
     pub fn take_all_cold(&mut self) -> Vec<ColdKv> {
         let mut all = self.kv.take_all_cold();
         all.retain(|kv| self.is_lacking(kv));
@@ -201,8 +201,8 @@ impl Scheduler {
         self.kv.offer_again(seq, now.saturating_add(RETRY));
     }
 
-    /// Whether the store lacks an eighth of the tokens, and enough to be worth a read. A conversation that
-    /// grows is so written again a number of times that grows with the logarithm of its length.
+    /// Whether the store lacks at least an eighth of the tokens, and enough of them to be worth a read. Thus
+    /// a growing conversation is written a number of times logarithmic in its length.
     fn is_lacking(&self, kv: &ColdKv) -> bool {
         let Some(cold) = &self.cold else { return false };
         let key = PromptKey::of(cold.fingerprint, &kv.namespace, &kv.tokens);
@@ -211,7 +211,7 @@ impl Scheduler {
         lacking >= cold.options.tokens_min && lacking >= kv.tokens.len() / 8
     }
 
-    /// The next time at which a wait for the store ends, or a prefix is cold.
+    /// The next time at which a wait for the store ends or a prefix becomes cold.
     pub(super) fn next_cold(&self) -> Option<Duration> {
         let cold = self.cold.as_ref()?;
         let waits = cold.reads.iter().filter(|read| !read.waiting.is_empty()).map(|read| read.until);

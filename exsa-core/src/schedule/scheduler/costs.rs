@@ -10,7 +10,7 @@ pub struct StepCost {
     pub tokens: usize,
     /// Decodes: streams that waited for this step, with one decode token each.
     pub decodes: usize,
-    /// Drafts verified beside them.
+    /// Drafts verified with them.
     pub drafts: usize,
     /// Duration of the step.
     pub elapsed: Duration,
@@ -79,7 +79,7 @@ impl Costs {
         Duration::try_from_secs_f64(self.prefill? * tokens as f64).ok()
     }
 
-    /// Whether reading `bytes` from the prompt store, and restoring the last `own` bytes of them, costs less
+    /// Whether reading `bytes` from the prompt store and restoring the last `own` of these bytes costs less
     /// than computing `tokens` tokens.
     pub(super) fn reading_pays(&self, bytes: u64, own: u64, tokens: usize) -> bool {
         let Some(prefill) = self.prefill else { return true };

@@ -5,11 +5,11 @@ use crate::speculate::{DraftContext, Speculation};
 
 impl Scheduler {
     /// Adds drafts to the decodes of the plan, within the batch tokens left by prompts and decodes: those
-    /// that raise the expected tokens per second at the measured cost of a row, or, if the speculation is not
-    /// [adaptive](Speculation::adaptive), as many as are proposed and fit, in plan order.
+    /// that raise the expected tokens per second at the measured cost of a row, or, without
+    /// [adaptive](Speculation::adaptive) speculation, all that are proposed and fit, in plan order.
     ///
-    /// Drafts take free blocks only: they preempt no sequence and evict no cached prefix. A
-    /// session that cannot truncate gets no drafts, since rejected drafts could not be removed.
+    /// Drafts use free blocks only: they never preempt a sequence or evict a cached prefix. A session that
+    /// cannot truncate gets no drafts, since rejected drafts could not be removed.
     pub fn plan_drafts(&mut self, speculation: &mut Speculation, context: &mut dyn DraftContext) {
         if !self.can_truncate {
             return;
@@ -35,7 +35,7 @@ impl Scheduler {
         for number in 0..speculation.streams() {
             let (stream, drafts) = speculation.stream(number);
             let work = self.plan.work[stream.work];
-            // Streams before this one may have taken the room.
+            // Earlier streams may have used up the room.
             let drafts = &drafts[..drafts.len().min(self.draft_room(&work))];
             if drafts.is_empty() || !self.kv.grow_free(work.seq, work.known() + drafts.len()) {
                 continue;
@@ -48,7 +48,7 @@ impl Scheduler {
         }
     }
 
-    /// Maximum drafts of `work`, by the room in the batch, in free blocks and in the answer.
+    /// Maximum drafts of `work`, limited by the batch, the free blocks and the length of the answer.
     fn draft_room(&self, work: &Work) -> usize {
         let (kv, known) = (self.kv.blocks(), work.known());
         let blocks = kv.blocks_held(work.seq).saturating_add(kv.blocks_free());
@@ -59,7 +59,7 @@ impl Scheduler {
         self.batch_room().min(kv_room).min(answer_room)
     }
 
-    /// Drops the drafts of a plan that was not executed, and returns their blocks.
+    /// Drops the drafts of a plan that was not executed, and frees their blocks.
     pub(super) fn drop_drafts(&mut self) {
         for work in self.plan.work.iter().filter(|work| work.drafts > 0) {
             let Some(running) = self.running.get_mut(work.seq.index()).and_then(Option::as_mut) else {

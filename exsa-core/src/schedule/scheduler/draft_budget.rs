@@ -1,4 +1,4 @@
-//! The number of drafts that a step verifies: one budget of rows over all streams.
+//! Number of drafts that a step verifies: a budget of rows shared by all streams.
 
 use super::draft_costs::RowCost;
 
@@ -11,7 +11,7 @@ pub(crate) struct Candidate {
     pub(crate) position: u32,
     /// Probability that it becomes part of the answer.
     pub(crate) expected: f32,
-    /// Seconds to draft it, beside the row that verifies it.
+    /// Seconds to generate the draft, in addition to the row that verifies it.
     pub(crate) seconds: f32,
 }
 
@@ -22,13 +22,13 @@ impl Candidate {
     }
 }
 
-/// Selects the candidates with which the expected tokens per second of a step with `decodes` decodes are
-/// highest, at most `room`, and calls `take` with the stream of each. `factor` is by how much a step with
-/// this number of rows differs from the line of `cost`.
+/// Selects at most `room` candidates, so that the expected tokens per second of a step with `decodes` decodes
+/// are maximal, and calls `take` with the stream of each. `factor` is the ratio between the time of a step
+/// with a given number of rows and the linear model `cost`.
 ///
-/// A step yields a token for each decode and the accepted drafts. The rows with the most tokens per second of
-/// their own come first. In a stream the expected tokens fall from position to position, so a prefix of its
-/// run is taken.
+/// A step yields one token per decode, plus the accepted drafts. Rows are taken in descending order of their
+/// own tokens per second. Within a stream, the expected tokens decrease from position to position, so the
+/// selection is a prefix of its run.
 pub(crate) fn select(
     candidates: &mut [Candidate],
     cost: RowCost,
@@ -41,7 +41,7 @@ pub(crate) fn select(
         let better = b.rate(cost.row).total_cmp(&a.rate(cost.row));
         better.then((a.position, a.stream).cmp(&(b.position, b.stream)))
     });
-    // Expected tokens, seconds of the step by the line, and seconds to draft.
+    // Expected tokens, seconds of the step by the linear model, and seconds to draft.
     let (mut tokens, mut step, mut drafting) = (decodes as f64, cost.step, 0.0);
     let (mut best, mut selected) = (tokens / (step * factor(decodes)), 0);
     for (candidate, drafts) in candidates.iter().take(room).zip(1..) {

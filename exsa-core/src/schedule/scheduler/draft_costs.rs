@@ -2,36 +2,39 @@
 
 use super::costs::StepCost;
 
-/// Cost of a further row, as a share of the cost of a step of one row, before it is measured. It is high, so
-/// that the first drafts are few: 0.08 is measured on a CPU with Exsa's kernels.
+/// Assumed cost of an additional row before it is measured, relative to a step of one row. It is high, so
+/// that there are few drafts at first: the measured value is 0.08 on a CPU with Exsa's kernels.
 const ROW_ASSUMED: f64 = 0.25;
-/// Expected tokens of a draft from which on it is verified in a step that serves to measure the cost.
+/// Minimum expected tokens of a draft that is verified in a step for measuring the cost.
 const TRIED_MIN: f64 = 0.3;
-/// Bounds of that share. No row is free, since its logits are computed and read.
+/// Bounds of the relative cost of a row. No row is free, since its logits are computed and read.
 const ROW_SHARE: std::ops::RangeInclusive<f64> = 0.001..=1.5;
-/// Steps between two that serve to measure, and the most rows of drafts in these.
+/// Interval of steps for measuring the cost, and the maximum rows of drafts in these steps.
 const TRY_EVERY: u64 = 8;
 const TRIED_MAX: usize = 4;
-/// Sum of squared distances to the mean number of rows from which on the cost of a row counts as measured.
+/// Sum of squared deviations from the mean number of rows at which the cost of a row is considered measured.
 const SPREAD_MIN: f64 = 4.0;
 /// Share of its weight that a step loses with each later step.
 const FORGET: f64 = 0.02;
-/// Distance to the line, in mean distances, beyond which a step counts as an outlier and is moved there.
+/// Distance from the line, in mean distances, beyond which a step is an outlier and is moved to that
+/// distance.
 const OUTLIER: f64 = 3.0;
-/// Steps before outliers are told.
+/// Number of steps before outliers are detected.
 const STEPS_MIN: f64 = 8.0;
-/// Numbers of rows whose distance to the line is known, from 0; weight of the newest step in it, and bounds.
+/// Factors by number of rows, from 0; weight of the newest step in a factor, and its bounds.
 const FACTORS: usize = 129;
 const FACTOR_NEWEST: f32 = 0.2;
 const FACTOR: std::ops::RangeInclusive<f32> = 0.5..=2.0;
 
-/// Seconds of a step without prefill as a line over its rows: least squares with exponential forgetting,
-/// outliers moved towards the line, and the last known cost of a row as one more observation.
+/// Linear model of the seconds of a step without prefill over its rows: least squares with exponential
+/// forgetting, outliers moved towards the line, and the last known cost of a row as an additional
+/// observation.
 ///
-/// The slope is that of the recent numbers of rows, so a convex cost is followed where the engine works.
-/// Kernels that compute rows in panels cost more at once for the first row of a panel: each number of rows
-/// has a factor by which its own steps differ from the line. It takes steps of several numbers of rows to
-/// measure it. While these lack, a few good drafts are verified every eighth step whatever they cost.
+/// The slope is fitted to recent numbers of rows, so a convex cost is approximated around the operating
+/// point. With kernels that compute rows in panels, the cost jumps at the first row of a panel: for each
+/// number of rows, a factor describes how its steps deviate from the line. Measuring the slope requires steps
+/// with different numbers of rows. As long as these are missing, a few promising drafts are verified every
+/// eighth step, whatever they cost.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RowCosts {
     steps: u64,
@@ -42,9 +45,9 @@ pub(super) struct RowCosts {
     covariance: f64,
     /// Mean distance of steps to the line.
     distance: f64,
-    /// The last known cost of a row, as a share of a step of one row.
+    /// The last known cost of a row, relative to a step of one row.
     share: f64,
-    /// Seconds of steps by their rows, relative to the line.
+    /// Seconds of steps relative to the line, by number of rows.
     factors: [f32; FACTORS],
 }
 
@@ -64,18 +67,18 @@ impl Default for RowCosts {
     }
 }
 
-/// Seconds of a step, and those of each further row in it.
+/// Seconds of a step, and of each additional row in it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct RowCost {
     /// The step without drafts.
     pub(crate) step: f64,
-    /// A row more.
+    /// An additional row.
     pub(crate) row: f64,
 }
 
 impl RowCosts {
-    /// Takes a measured step. Prefill tokens cost less than rows with logits, so steps with prefill say
-    /// nothing.
+    /// Records a measured step. Steps with prefill are ignored, since prefill tokens cost less than rows with
+    /// logits.
     pub(super) fn observe(&mut self, step: &StepCost) {
         if step.decodes == 0 || step.prefill() > 0 || step.elapsed.is_zero() {
             return;
@@ -91,7 +94,7 @@ impl RowCosts {
                 seconds = seconds.clamp(step - limit, step + limit);
                 distance = limit;
             }
-            // A lasting change widens the limit by a fifth with each step, and is believed soon.
+            // A lasting change widens the limit by a fifth per step, and so is soon accepted.
             let newest = if self.weight < STEPS_MIN { 0.5 } else { 0.1 };
             self.distance += (distance.max(seconds * 1e-3) - self.distance) * newest;
             if let Some(factor) = self.factors.get_mut(step_rows).filter(|_| self.weight >= STEPS_MIN) {
@@ -112,17 +115,17 @@ impl RowCosts {
         }
     }
 
-    /// Whether steps of several numbers of rows were measured of late.
+    /// Whether steps with different numbers of rows were measured recently.
     fn is_measured(&self) -> bool {
         self.rows_variance * self.weight >= SPREAD_MIN
     }
 
-    /// The estimated cost of a step of `rows` rows, and of a row more.
+    /// The estimated cost of a step of `rows` rows, and of an additional row.
     pub(super) fn of(&self, rows: f64) -> RowCost {
         if self.weight == 0.0 {
             return RowCost { step: 1.0 + self.share * (rows - 1.0), row: self.share };
         }
-        // The row that costs this share of a step of one row, in the line through the mean.
+        // Cost of a row that takes this share of a step of one row, on the line through the mean.
         let of_share = |share: f64| share * self.seconds / (1.0 + share * (self.rows - 1.0).max(0.0));
         let known = 1.0 / self.weight;
         let row = (self.covariance + known * of_share(self.share)) / (self.rows_variance + known);
@@ -135,7 +138,7 @@ impl RowCosts {
         self.factors.get(rows).map_or(1.0, |factor| f64::from(*factor))
     }
 
-    /// The cost of a step of `decodes` decodes by which drafts are chosen, and the most drafts in it.
+    /// The cost of a step of `decodes` decodes, for choosing drafts, and the maximum drafts in it.
     pub(super) fn of_next(&self, decodes: usize) -> (RowCost, usize) {
         let cost = self.of(decodes as f64);
         if self.steps % TRY_EVERY == TRY_EVERY - 1 && !self.is_measured() {

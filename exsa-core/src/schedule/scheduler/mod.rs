@@ -1,8 +1,9 @@
 //! The step planner: decides what the next forward pass computes. Does no I/O and reads no clock.
 //!
-//! Arrivals, results and the time are method arguments; the output is a [`Plan`]. Continuous batching
-//! as in Orca (Yu et al., OSDI 2022) with stall-free chunked prefill (Sarathi-Serve, Agrawal et al.,
-//! OSDI 2024): each step takes every running decode first, then prompt chunks within a token budget.
+//! Arrivals, results and the time are method arguments; the output is a [`Plan`]. It implements continuous
+//! batching as in Orca (Yu et al., OSDI 2022) with chunked prefill that does not stall decodes
+//! (Sarathi-Serve, Agrawal et al., OSDI 2024): each step takes every running decode first, then prompt chunks
+//! within a token budget.
 
 mod adapter_sets;
 mod admit;
@@ -59,7 +60,7 @@ pub struct Scheduler {
     /// Maximum running sequences; the session may have more, for cached prefixes.
     sequences: usize,
     context_tokens_max: usize,
-    /// Length at which a request that shifts its context does so.
+    /// Length at which the context of a request with context shift is shifted.
     context_window: usize,
     can_save: bool,
     can_truncate: bool,
@@ -79,10 +80,10 @@ pub struct Scheduler {
     costs: Costs,
     row_costs: RowCosts,
     cold: Option<Cold>,
-    /// Bytes saved in host memory.
+    /// Bytes of saved KV in host memory.
     saved_bytes: u64,
     plan: Plan,
-    /// Stops admission, so that a text to embed finds room.
+    /// Whether admission is suspended, so that a text to embed gets a sequence.
     admission_held: bool,
     counters: SchedulerStats,
 }
@@ -160,10 +161,10 @@ impl Scheduler {
         &self.plan
     }
 
-    /// Records that `work` was computed and which tokens were generated: none, or up to
-    /// one more than its drafts from its rows, with any number of tokens between and behind
-    /// that needed no row, because a constraint forces them. A draft is accepted if all generated tokens up
-    /// to its place equal the drafts. Returns the number of accepted drafts.
+    /// Records that `work` was computed, and its generated tokens: none, or up to one more than its drafts,
+    /// sampled from its rows, plus any number of tokens in between and after that a constraint forces and
+    /// that need no row. A draft is accepted if all generated tokens up to its position equal the drafts.
+    /// Returns the number of accepted drafts.
     ///
     /// The KV of rejected drafts is truncated before the next pass,
     /// and the blocks that only they needed become free at once.
@@ -179,7 +180,8 @@ impl Scheduler {
         if work.prompt_rows > 0 {
             request.scored = Some(work.start + work.len - work.rows + work.prompt_rows + 1);
         }
-        // The logits of the last token are still needed, so it counts as not computed even if it was a draft.
+        // The logits of the last token are still needed, so the token is treated as not computed even if it
+        // was a draft.
         let len = request.tokens().len();
         running.computed = (work.known() + accepted).min(if generated.is_empty() { len } else { len - 1 });
         if work.start < request.prompt_len {
@@ -270,12 +272,12 @@ impl Scheduler {
         Some(request)
     }
 
-    /// Appends the operations that became due outside a plan to `into`.
+    /// Appends the operations that became due outside of a plan to `into`.
     pub fn drain_ops(&mut self, into: &mut Vec<KvOp>) {
         self.kv.drain_ops(into);
     }
 
-    /// Records changes of the cached blocks from now on. Returns events that store all present ones.
+    /// Records changes of the cached blocks from now on. Returns `Stored` events for all current blocks.
     pub fn record_blocks(&mut self) -> Vec<CacheEvent> {
         self.kv.record()
     }
@@ -308,8 +310,7 @@ impl Scheduler {
         }
     }
 
-    /// Drops the limit for the first token of a request, at the time `now`: another answer to its prompt has
-    /// begun.
+    /// Drops the first-token limit of a request, because another answer to its prompt has a first token.
     pub fn waive_first_token(&mut self, id: RequestId, now: Duration) {
         let mut queued = None;
         let request = match self.seqs.get(&id).copied() {
@@ -371,8 +372,8 @@ impl Scheduler {
         self.costs.admission_interval()
     }
 
-    /// Time at which to plan again if nothing happens before: the next deadline,
-    /// or the moment from which a waiting request may preempt a paused sequence.
+    /// Time of the next plan if no event occurs before: the next deadline, or the time from which a waiting
+    /// request may preempt a paused sequence.
     pub fn next_wakeup(&self) -> Option<Duration> {
         let paused = self.order.iter().filter_map(|seq| self.get(*seq)?.paused).min();
         let stalled = paused.filter(|_| !self.queue.is_empty()).map(|since| since + PAUSE_GRACE);

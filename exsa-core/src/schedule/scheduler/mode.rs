@@ -4,16 +4,25 @@ use super::budget::{Adaptive, BatchPolicy, Fixed};
 use std::time::Duration;
 
 /// Goal that the scheduler optimizes for. Can be changed while the engine runs.
+///
+/// ```
+/// use exsa_core::{EngineOptions, Mode};
+///
+/// let options = EngineOptions::default().mode(Mode::Throughput);
+/// # let _ = options;
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Mode {
-    /// Smooth token streams: small prefill chunks beside running streams, half of the sequences,
-    /// strict fairness, and a large KV reserve for answers, so that they are not preempted.
+    /// Smooth token streams: small prefill chunks alongside running streams, half of the sequences, strict
+    /// fairness, and a large KV reserve for answers, to avoid preemption.
     Latency,
-    /// Maximum tokens per second: full batches, cached prefixes before fairness, a minimal KV reserve.
+    /// Maximum tokens per second: full batches, cached prefixes preferred over fairness, a minimal KV
+    /// reserve.
     Throughput,
-    /// The default: as much prefill beside running streams as keeps the 95th percentile of the inter-token
-    /// latency within [`SchedulerOptions::inter_token_target`](super::SchedulerOptions::inter_token_target).
+    /// The default: as much prefill alongside running streams as possible while the 95th percentile of the
+    /// inter-token latency stays within
+    /// [`SchedulerOptions::inter_token_target`](super::SchedulerOptions::inter_token_target).
     #[default]
     Balanced,
 }
@@ -29,7 +38,7 @@ pub struct Preset {
     pub reserve_tokens: usize,
 }
 
-/// Prefill tokens beside running streams in [`Mode::Latency`].
+/// Prefill tokens alongside running streams in [`Mode::Latency`].
 const LATENCY_CHUNK: usize = 64;
 
 impl Mode {
@@ -43,7 +52,8 @@ impl Mode {
         Preset { running_max: running_max.max(1), quantum, reserve_tokens }
     }
 
-    /// The mode's prefill budget, at most `chunk_max` tokens beside running streams in latency-aware modes.
+    /// The mode's prefill budget, at most `chunk_max` tokens alongside running streams in latency-aware
+    /// modes.
     pub(super) fn policy(self, chunk_max: usize, target: Duration) -> Box<dyn BatchPolicy> {
         match self {
             Self::Latency => Box::new(Fixed(chunk_max.min(LATENCY_CHUNK))),

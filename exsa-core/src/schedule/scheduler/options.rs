@@ -1,4 +1,4 @@
-//! Settings of the scheduler.
+//! Options of the scheduler.
 
 use super::Mode;
 use crate::schedule::prefix::PrefixCacheOptions;

@@ -27,14 +27,14 @@ pub struct Work {
     pub start: usize,
     /// Tokens to compute, drafts included, at least 1.
     pub len: usize,
-    /// Drafts at the end of them.
+    /// Number of drafts at the end of these tokens.
     pub drafts: usize,
-    /// Their kind; `None` without drafts.
+    /// Kind of the drafts; `None` without drafts.
     pub(crate) draft_kind: Option<Kind>,
-    /// Rows of logits needed: for the last known token and for each draft, or none of
-    /// these if known tokens remain for later steps; and those of the prompt before them.
+    /// Rows of logits needed: rows of the prompt, then one row for the last known token and for each draft,
+    /// unless known tokens remain for later steps.
     pub rows: usize,
-    /// Rows at the beginning of these that give log-probabilities of the prompt.
+    /// Number of rows, at the beginning of `rows`, for log-probabilities of the prompt.
     pub prompt_rows: usize,
     /// Prefill or decode.
     pub kind: WorkKind,
@@ -67,15 +67,15 @@ pub struct Plan {
     pub work: Vec<Work>,
     /// Requests that lost their sequence.
     pub preempted: Vec<RequestId>,
-    /// Requests that got a sequence.
+    /// Requests that were assigned a sequence.
     pub admitted: Vec<Admitted>,
-    /// Prompt tokens per request whose KV was cached.
+    /// Requests with cached prompt tokens, and the number of these tokens.
     pub cached: Vec<(RequestId, usize)>,
     /// Requests past their deadline; to be [removed](super::Scheduler::remove) by the caller.
     pub expired: Vec<RequestId>,
-    /// Requests past the time limit for their first token; likewise.
+    /// Requests past the time limit for their first token; to be removed likewise.
     pub late: Vec<RequestId>,
-    /// Requests that need more KV than the cache holds; likewise.
+    /// Requests that need more KV than the cache holds; to be removed likewise.
     pub exhausted: Vec<RequestId>,
     /// Entries of the prompt store to read.
     pub reads: Vec<EntryId>,
@@ -109,7 +109,7 @@ impl Plan {
         self.decodes
     }
 
-    /// Rows that give log-probabilities of prompts.
+    /// Rows for log-probabilities of prompts.
     pub fn prompt_rows(&self) -> usize {
         self.prompt_rows
     }

@@ -1,4 +1,4 @@
-//! Preemption: choice of the victim, and fate of its KV.
+//! Preemption: selection of the victim, and handling of its KV.
 
 use super::Scheduler;
 use crate::priority::Priority;
@@ -8,8 +8,8 @@ use crate::token::SeqId;
 use std::time::Duration;
 
 impl Scheduler {
-    /// Returns a running request to the queue; it keeps its arrival. Its KV stays cached until the
-    /// room is needed, and is saved to host memory as well if that costs less than recomputation.
+    /// Returns a running request to the queue; it keeps its arrival. Its KV stays cached until its blocks are
+    /// needed, and is also saved to host memory if that costs less than recomputation.
     pub(super) fn preempt(&mut self, seq: SeqId, now: Duration) {
         let Some(running) = self.stop(seq) else { return };
         let (mut request, computed) = (running.request, running.computed);
@@ -52,8 +52,8 @@ impl Scheduler {
         }
     }
 
-    /// Handles a failed operation on `seq`, whose contents are now
-    /// invalid. Its request is requeued, and shares no KV from here on.
+    /// Handles a failed operation on `seq`, whose contents are now invalid. Its request is requeued, and no
+    /// longer shares KV.
     pub fn kv_op_failed(&mut self, seq: SeqId, now: Duration) {
         match self.running_mut(seq) {
             Some(running) => {
@@ -80,8 +80,8 @@ impl Scheduler {
         }
     }
 
-    /// The sequence that a waiting request of this level may preempt: the newest of the
-    /// least urgent class, if that class is less urgent and the sequence is not protected.
+    /// The sequence that a waiting request of this priority may preempt: the newest of the least urgent
+    /// class, if that class is less urgent and the sequence is not protected.
     pub(super) fn victim_for(&self, level: Priority) -> Option<SeqId> {
         let last = *self.order.last()?;
         self.get(last)

@@ -6,14 +6,14 @@ use crate::schedule::queue::Service;
 use crate::token::SeqId;
 use std::time::Duration;
 
-/// Time without progress after which a prefill counts as of the most urgent class.
+/// Time without progress after which a prefill is treated as one of the most urgent class.
 const STALLED: Duration = Duration::from_secs(5);
 /// Maximum rows of logits of prompts in a pass, which bounds the memory of
 /// its output: 64 rows of a vocabulary of 128k tokens take 32 MiB.
 pub(super) const PROMPT_ROWS_MAX: usize = 64;
 
 impl Scheduler {
-    /// Prefill tokens that fit into this plan beside its decodes.
+    /// Prefill tokens that fit into this plan in addition to its decodes.
     pub(super) fn prefill_budget(&self) -> usize {
         let (decodes, rest) = (self.plan.decodes(), self.batch_room());
         if decodes == 0 { rest } else { self.policy.prefill_budget(decodes).min(rest) }
@@ -43,7 +43,7 @@ impl Scheduler {
         }
     }
 
-    /// Starts followers whose leader has computed the shared prefix, or no longer can.
+    /// Starts followers whose leader has computed the shared prefix, or no longer can compute it.
     pub(super) fn settle_followers(&mut self, now: Duration) {
         let mut i = 0;
         while let Some(seq) = self.order.get(i).copied() {
@@ -69,7 +69,7 @@ impl Scheduler {
         }
     }
 
-    /// Starts a follower from the prefix computed so far. `false` if there is no room for it.
+    /// Starts a follower from the prefix computed so far. Returns `false` if there is no room for it.
     fn start_from_prefix(&mut self, seq: SeqId, follow: &Follow, now: Duration) -> bool {
         let Some(running) = self.running.get_mut(seq.index()).and_then(Option::as_mut) else { return true };
         running.follows = None;

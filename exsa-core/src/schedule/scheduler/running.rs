@@ -13,15 +13,17 @@ pub(super) struct Running {
     pub(super) seq: SeqId,
     /// Tokens with KV in the session.
     pub(super) computed: usize,
-    /// Tokens computed as prefill: all known at admission but the last. Decoding follows.
+    /// Tokens computed as prefill: all tokens known at admission except the last. After them, the sequence
+    /// decodes.
     pub(super) prefill_len: usize,
-    /// Time since which the sequence gets no work. It keeps its KV until another request needs the room.
+    /// Time since which the sequence has been paused, without work. It keeps its KV until another request
+    /// needs the blocks.
     pub(super) paused: Option<Duration>,
     /// The leader whose prefill this sequence waits for.
     pub(super) follows: Option<Follow>,
     /// Time at which it last got work.
     pub(super) worked: Duration,
-    /// Positions of its prompt at which its state is to be saved for the prompt store, the last first.
+    /// Prompt positions at which its state is to be saved to the prompt store, last first.
     pub(super) checkpoints: Vec<usize>,
     /// Preempted `preemptions_max` times; only protected sequences can preempt it from now on.
     pub(super) protected: bool,
@@ -72,7 +74,7 @@ impl Running {
         self.is_active() && self.computed >= self.prefill_len && self.remaining() > 0
     }
 
-    /// Its work, without drafts, in a step with `room` tokens and `prompt_rows` rows of prompts left.
+    /// Its work, without drafts, in a step that has `room` tokens and `prompt_rows` rows of prompts left.
     pub(super) fn work(&self, room: usize, prompt_rows: usize) -> Work {
         let start = self.computed;
         let unscored = self.request.unscored().map(|position| position.max(start));

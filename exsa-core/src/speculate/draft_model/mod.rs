@@ -1,4 +1,4 @@
-//! Drafts of a smaller model.
+//! Drafts from a smaller model.
 
 mod source;
 mod vocabulary;
@@ -21,18 +21,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A smaller model with the same vocabulary, which drafts for all streams in batches of its own, for
+/// A smaller model with the same vocabulary, which drafts for all streams in its own batches, for
 /// [`Speculation::draft_model`](super::Speculation::draft_model).
 ///
-/// It draws with the sampler of the answer, so with its seed, position and filters. As the draw is coupled,
-/// the two models draw the same token with probability (1 − TV) / (1 + TV) at least, where TV is the total
-/// variation distance of their distributions: at any temperature, drafts are accepted about as often as
-/// greedy ones.
+/// It draws drafts with the sampler of the answer, that is, with the same seed, position and filters. Since
+/// the draws are coupled, the two models draw the same token with a probability of at least (1 − TV) / (1 +
+/// TV), where TV is the total variation distance of their distributions. So drafts are accepted about as
+/// often as in greedy decoding, at any temperature.
 ///
-/// Its session holds a sequence for each stream. What a stream has that the session lacks is computed before
-/// it drafts: 256 tokens per step over all streams, and nothing for streams whose drafts would not pay. The
-/// measured time of a draft counts in the budget. If a pass fails, its streams have no drafts in that step;
-/// after three failures in a row, or a panic, the model is used no more.
+/// Its session holds a sequence for each stream. Tokens of a stream that are missing in the session are
+/// computed before it drafts: up to 256 tokens per step over all streams, and none for streams whose drafts
+/// would not pay off. The draft budget accounts for the measured time of a draft. If a pass fails, its
+/// streams have no drafts in that step; after three consecutive failures, or a panic, the model is no longer
+/// used.
 ///
 /// ```no_run
 /// use exsa_core::backend::{InferenceBackend, Model, SessionOptions};
@@ -46,7 +47,7 @@ use std::time::Duration;
 /// }
 /// ```
 pub struct DraftModel {
-    /// Kept as long as its session.
+    /// Keeps the model alive as long as its session.
     model: Arc<dyn Model>,
     session: Box<dyn Session>,
     capabilities: Capabilities,
@@ -54,7 +55,7 @@ pub struct DraftModel {
     free: Vec<SeqId>,
     batch: Batch,
     jobs: Vec<Job>,
-    /// Passes that failed, one after the other.
+    /// Number of consecutive failed passes.
     failures: u32,
     /// Seconds per draft; `None` before the first.
     seconds: Option<f64>,
@@ -68,36 +69,37 @@ struct Held {
     tokens: Vec<TokenId>,
     /// The step that used it last.
     used: u64,
-    /// Whether its stream was to draft and was too far behind: it is computed on, whether it drafts or not.
+    /// Whether its stream was selected to draft but was too far behind: it catches up, whether it drafts or
+    /// not.
     catches_up: bool,
 }
 
 /// A stream that drafts in this step.
 #[derive(Clone, Copy, Debug)]
 struct Job {
-    /// Its number among the streams of the step.
+    /// Index among the streams of the step.
     stream: usize,
     id: RequestId,
     seq: SeqId,
-    /// Drafts wanted, and drawn.
+    /// Number of drafts wanted, and number drawn.
     wanted: usize,
     drawn: usize,
 }
 
-/// Maximum tokens that are computed in one step for streams that are behind.
+/// Maximum tokens computed per step for streams that are behind.
 const CATCH_UP: usize = 256;
-/// Maximum tokens that a stream that drafts in the step may be behind.
+/// Maximum tokens by which a stream may be behind to draft in the same step.
 const BEHIND_MAX: usize = 32;
-/// Failed passes in a row after which the model is used no more.
+/// Number of consecutive failed passes after which the model is no longer used.
 const FAILURES_MAX: u32 = 3;
-/// Time of a pass, as a share of a step of the target, before it is measured.
+/// Assumed time of a pass before it is measured, relative to a step of the target.
 const SHARE_ASSUMED: f64 = 0.15;
 /// Weight of the newest measurement.
 const NEWEST: f64 = 0.1;
 
 impl DraftModel {
-    /// Drafts of `draft` for `target`, in a session with these options. Streams beyond its sequences, KV or
-    /// context have no drafts.
+    /// Uses `draft` to draft for `target`, in a session with these options. Streams that exceed its
+    /// sequences, KV or context get no drafts.
     ///
     /// # Errors
     ///
@@ -137,18 +139,19 @@ impl DraftModel {
         Kind::new(DraftSource::DraftModel, 4)
     }
 
-    /// Whether it may draft for a request of `tokens` tokens.
+    /// Whether it can draft for a request of `tokens` tokens.
     pub(super) fn is_usable(&self, tokens: usize) -> bool {
         self.failures < FAILURES_MAX && tokens < self.capabilities.context_tokens_max
     }
 
-    /// Seconds per draft beside a step of the target with `decodes` decodes that takes `step` seconds.
+    /// Seconds per draft in addition to a step of the target with `decodes` decodes that takes `step`
+    /// seconds.
     pub(super) fn seconds(&self, step: f64, decodes: usize) -> f64 {
         self.seconds.unwrap_or(SHARE_ASSUMED * step / decodes.max(1) as f64)
     }
 
-    /// Draws the selected drafts of its streams into `drafts`, and reduces the selection to those that it
-    /// drew.
+    /// Draws the selected drafts of its streams into `drafts`, and reduces the selection to the drafts
+    /// actually drawn.
     pub(super) fn draft<'a>(
         &mut self,
         streams: &mut [Stream],
@@ -176,12 +179,12 @@ impl DraftModel {
         }
     }
 
-    /// Lists the streams that draft, with a batch of the tokens that they are behind. Streams that are too
-    /// far behind get a part of these tokens computed, and no drafts in this step.
+    /// Lists the streams that draft, and fills the batch with their missing tokens. Streams that are too far
+    /// behind only catch up by a part of these tokens, without drafts in this step.
     fn begin<'a>(&mut self, streams: &mut [Stream], request: &impl Fn(usize) -> Option<&'a SchedRequest>) {
         self.jobs.clear();
         self.batch.clear();
-        // Streams that draft in this step have the other half of the batch.
+        // The other half of the batch is for streams that draft in this step.
         let mut catch_up = CATCH_UP.min(self.capabilities.batch_tokens_max.div_ceil(2));
         for (number, stream) in streams.iter_mut().enumerate() {
             if stream.kind != Self::kind() {
@@ -220,8 +223,8 @@ impl DraftModel {
         }
     }
 
-    /// The sequence of a request with these `tokens`, cut to their common prefix, with room for `end` tokens.
-    /// At least the last token is left to compute, as its logits are wanted.
+    /// The sequence of a request with these `tokens`, truncated to their common prefix, with room for `end`
+    /// tokens. The last token is always left to compute, since its logits are needed.
     fn hold(&mut self, id: RequestId, tokens: &[TokenId], end: usize) -> Option<&Held> {
         let step = self.step;
         if !self.held.contains_key(&id) {
@@ -256,11 +259,11 @@ impl DraftModel {
         let block = self.capabilities.block_tokens.max(1);
         let of = |tokens: usize| tokens.div_ceil(block) * block;
         let others = self.held.iter().filter(|(other, _)| **other != id);
-        // The others draft in this step too, or keep what they have.
+        // The others draft in this step too, or keep their tokens.
         others.map(|(_, held)| of(held.tokens.len() + BEHIND_MAX)).sum::<usize>() + of(end)
     }
 
-    /// Releases the sequence that was used least recently, and not in this step. Returns whether there was
+    /// Releases the least recently used sequence that was not used in this step. Returns whether there was
     /// one.
     fn evict(&mut self) -> bool {
         let idle = self.held.iter().filter(|(_, held)| held.used < self.step);
@@ -268,8 +271,8 @@ impl DraftModel {
         oldest.is_some_and(|id| self.release(id))
     }
 
-    /// Computes the batch, draws a token from each row, and makes the batch of those that want more. Returns
-    /// the number of tokens drawn; `None` if the pass failed.
+    /// Computes the batch, draws a token from each row, and fills the next batch for streams that need more
+    /// drafts. Returns the number of tokens drawn; `None` if the pass failed.
     fn pass<'a>(
         &mut self,
         streams: &[Stream],
@@ -315,7 +318,7 @@ impl DraftModel {
         Some(drawn)
     }
 
-    /// Forgets what the session holds, which is undefined after a failed pass.
+    /// Releases all sequences, whose content is undefined after a failed pass.
     fn fail(&mut self) {
         self.failures += 1;
         let ids: Vec<_> = self.held.keys().copied().collect();

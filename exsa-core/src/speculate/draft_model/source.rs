@@ -1,4 +1,4 @@
-//! A draft model that is loaded beside its target.
+//! A draft model that is loaded together with its target.
 
 use super::super::{Speculation, SpeculationMode};
 use super::DraftModel;
@@ -15,8 +15,8 @@ use std::sync::Arc;
 /// Default of [`DraftModelSource::kv_bytes_max`].
 const KV_BYTES: u64 = 256 << 20;
 
-/// File and settings of a draft model, for loaders that load it beside its target and start one engine on
-/// both.
+/// File and options of a draft model, for loaders that load it together with its target and start one engine
+/// with both.
 ///
 /// ```
 /// use exsa_core::EngineOptions;
@@ -36,21 +36,21 @@ const KV_BYTES: u64 = 256 << 20;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct DraftModelSource {
-    /// The backend that loads it.
+    /// The backend that loads the draft model.
     pub backend: Arc<dyn InferenceBackend>,
-    /// Its file or bytes.
+    /// The model's file or bytes.
     pub source: ModelSource,
     /// Maximum drafts per request and step; 16 by default.
     pub drafts_max: usize,
-    /// Maximum bytes of its KV cache; 256 MiB by default.
+    /// Maximum bytes of the draft model's KV cache; 256 MiB by default.
     pub kv_bytes_max: u64,
-    /// Whether the number of drafts follows from estimated acceptance and measured costs; `true` by default
-    /// ([`Speculation::adaptive`]).
+    /// Whether the number of drafts is determined from estimated acceptance and measured costs; `true` by
+    /// default ([`Speculation::adaptive`]).
     pub adaptive: bool,
 }
 
 impl DraftModelSource {
-    /// The draft model of a source.
+    /// A draft model to load from `source`, with default options.
     #[must_use]
     pub fn new(backend: Arc<dyn InferenceBackend>, source: ModelSource) -> Self {
         let drafts_max = crate::speculate::speculation::DRAFTS_MAX;
@@ -64,21 +64,21 @@ impl DraftModelSource {
         self
     }
 
-    /// Sets the maximum bytes of its KV cache.
+    /// Sets the maximum bytes of the draft model's KV cache.
     #[must_use]
     pub fn kv_bytes(mut self, max: u64) -> Self {
         self.kv_bytes_max = max;
         self
     }
 
-    /// Sets whether the number of drafts follows from estimated acceptance and measured costs.
+    /// Sets whether the number of drafts is determined from estimated acceptance and measured costs.
     #[must_use]
     pub fn adaptive(mut self, adaptive: bool) -> Self {
         self.adaptive = adaptive;
         self
     }
 
-    /// Memory of the model and its session beside a target with these options.
+    /// Memory of the draft model and its session, for a target with these options.
     ///
     /// # Errors
     ///
@@ -87,17 +87,17 @@ impl DraftModelSource {
         self.backend.estimate(&self.source, load, &self.session(&options.session))
     }
 
-    /// Loads the draft model and starts an engine that serves `target` with it, beside the
+    /// Loads the draft model and starts an engine that serves `target` with it, in addition to the
     /// [default](Speculation::default) proposers. Both sessions share the threads of `options`.
     ///
-    /// It drafts in sessions that are not batch-invariant too: to have a draft model is to turn speculation
-    /// on.
+    /// The draft model is also used with sessions that are not batch-invariant: configuring it turns
+    /// speculation on.
     ///
     /// # Errors
     ///
     /// [`LoadError::Option`] if [`EngineOptions::speculation`] is off or no draft is allowed;
-    /// [`LoadError::Unsupported`] if its vocabulary is another; and the errors of loading it and of
-    /// [`Engine::start`].
+    /// [`LoadError::Unsupported`] if its vocabulary differs from the target's; and the errors of loading it
+    /// and of [`Engine::start`].
     pub fn start(
         &self,
         target: Arc<dyn Model>,
@@ -108,12 +108,12 @@ impl DraftModelSource {
         let refused =
             |problem: &str| LoadError::Option { option: "draft model", problem: problem.to_owned() };
         if options.speculation == SpeculationMode::Off {
-            return Err(refused("speculation is off; auto or on is needed"));
+            return Err(refused("speculation is off, but a draft model requires auto or on"));
         }
         if self.drafts_max == 0 {
-            return Err(refused("at most 0 drafts, but 1 or more are needed"));
+            return Err(refused("at most 0 drafts, but at least 1 is required"));
         }
-        // The two take turns: two teams would wait for each other's cores.
+        // The two models compute alternately: two thread teams would compete for the cores.
         let team =
             options.session.team.get_or_insert_with(|| ThreadTeam::new(options.session.threads)).clone();
         let name = target.info().name.clone();
@@ -130,7 +130,7 @@ impl DraftModelSource {
         Ok(engine)
     }
 
-    /// Options of its session beside one of the target with `options`.
+    /// Options of the draft model's session, for a target session with `options`.
     fn session(&self, options: &SessionOptions) -> SessionOptions {
         SessionOptions {
             kv_bytes_max: self.kv_bytes_max,

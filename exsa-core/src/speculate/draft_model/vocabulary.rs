@@ -5,7 +5,7 @@ use crate::error::LoadError;
 use crate::token::TokenId;
 use crate::tokenizer::Tokenizer;
 
-/// Refuses a draft model of which a token is not that of the target.
+/// Refuses a draft model whose vocabulary differs from the target's.
 pub(super) fn check(draft: &dyn Model, target: &dyn Model) -> Result<(), LoadError> {
     let refused = |problem: String| LoadError::Unsupported {
         what: format!("draft model '{}' for '{}': {problem}", draft.info().name, target.info().name),
@@ -13,21 +13,21 @@ pub(super) fn check(draft: &dyn Model, target: &dyn Model) -> Result<(), LoadErr
     };
     let sizes = [target, draft].map(|model| model.info().n_vocab);
     if sizes[0] != sizes[1] {
-        return Err(refused(format!("{} tokens, but {} in the target", sizes[1], sizes[0])));
+        return Err(refused(format!("it has {} tokens, but the target has {}", sizes[1], sizes[0])));
     }
     check_vocabulary(&*draft.tokenizer(), &*target.tokenizer()).map_err(refused)
 }
 
-/// Checks that each token of a draft model is that of its target, as
+/// Checks that a draft model has the same vocabulary as its target, as
 /// [`DraftModel::new`](super::DraftModel::new) does.
 ///
 /// # Errors
 ///
-/// The first difference in words.
+/// A description of the first difference.
 pub fn check_vocabulary(draft: &dyn Tokenizer, target: &dyn Tokenizer) -> Result<(), String> {
     if target.n_vocab() != draft.n_vocab() {
         let (own, other) = (target.n_vocab(), draft.n_vocab());
-        return Err(format!("a tokenizer of {other} tokens, but of {own} in the target"));
+        return Err(format!("its tokenizer has {other} tokens, but the target's has {own}"));
     }
     let (mut piece, mut other_piece) = (Vec::new(), Vec::new());
     for id in 0..target.n_vocab() as TokenId {

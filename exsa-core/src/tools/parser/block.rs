@@ -1,4 +1,4 @@
-//! A block of calls: the calls, what stands between them, and text that turns out to be none.
+//! A block of calls: the calls, the text between them, and text that turns out not to be a call.
 
 use super::find::{Found, Start, find, space_len, starts};
 use super::formats::{Block, Payload};
@@ -14,7 +14,7 @@ use crate::stream::MalformedToolCall;
 pub(super) struct OpenBlock {
     pub(super) block: &'static Block,
     pub(super) call: Option<(CallParser, CallState)>,
-    /// Calls that the block has so far.
+    /// Number of calls in the block so far.
     pub(super) calls: usize,
 }
 
@@ -114,7 +114,7 @@ impl OutputParser {
             texts.iter().filter(starting).map(|text| text.len()).max()
         };
         let end = at_start(block.end);
-        // A block may follow that of the last call without an end between them.
+        // A block can follow the block of the last call without an end marker in between.
         let repeats = open.calls > 0 && !block.keep && !block.anchored && block.call_begin.is_empty();
         let begin = if repeats { at_start(block.begin) } else { None };
         let call_begin = at_start(block.call_begin);
@@ -182,7 +182,7 @@ impl OutputParser {
         matches!(self.state, State::Text) && !self.input.rest().is_empty()
     }
 
-    /// Delivers the text of a block that is no call. `more` says that text may follow that belongs to it.
+    /// Emits the text of a block that is not a call. `more` tells whether further text may belong to it.
     fn fail(&mut self, open: &OpenBlock, named: bool, more: bool) {
         let call = named.then_some(self.next_call);
         if open.block.tentative && !named && open.calls == 0 {
@@ -222,7 +222,7 @@ impl OutputParser {
         false
     }
 
-    /// Delivers what was written of the open block as text that is no call.
+    /// Emits the text of the open block as malformed.
     fn malformed(&mut self, call: Option<usize>) {
         let text = std::mem::take(&mut self.written.raw);
         self.written.clear();
@@ -233,7 +233,7 @@ impl OutputParser {
         self.separated = false;
         self.fresh = false;
         self.out.0.push(Delta::Malformed(MalformedToolCall::new(text).call(call)));
-        // A call that was announced keeps its index.
+        // A call whose deltas were already emitted keeps its index.
         self.next_call += usize::from(call.is_some());
     }
 }
@@ -244,7 +244,7 @@ enum Next {
     No,
 }
 
-/// A parser for the call that `text` begins with. `calls` is the number of calls before.
+/// A parser for the call with which `text` begins. `calls` is the number of previous calls.
 fn call_parser(block: &'static Block, text: &str, calls: usize, ended: bool) -> Next {
     let text = text.trim_start();
     let Some(first) = text.chars().next() else {
@@ -254,10 +254,10 @@ fn call_parser(block: &'static Block, text: &str, calls: usize, ended: bool) -> 
         match payload {
             Payload::Objects if first == '{' => return Next::Call(CallParser::Object(ObjectCall::default())),
             Payload::Objects => {}
-            // Without a beginning of its own, a name cannot be told from text.
+            // Without a marker before it, a name cannot be distinguished from text.
             Payload::Named(_) if calls > 0 && block.call_begin.is_empty() => {}
             Payload::Named(form) => return Next::Call(CallParser::Named(form, NamedCall::default())),
-            // Without a beginning of its own, neither can this name.
+            // The same applies to a name in tags.
             Payload::Xml(form) if form.name_open.is_empty() && calls > 0 => {}
             Payload::Xml(form) => match starts(text, form.name_open, ended) {
                 Start::Yes => return Next::Call(CallParser::Xml(form, XmlCall::default())),

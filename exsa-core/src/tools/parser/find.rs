@@ -1,19 +1,19 @@
-//! Search for markers in text that is not complete.
+//! Search for markers in incomplete text.
 
-/// A place where one of several markers stands or may stand.
+/// Result of a search for markers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// The marker of this index begins at `at`.
     Marker { at: usize, index: usize },
-    /// The text ends, from `at` on, with the beginning of a marker.
+    /// The text from `at` on may be the beginning of a marker.
     Partial { at: usize },
     /// No marker.
     None,
 }
 
-/// The first of `markers` in `text`; at one place the longest. `ended` says that no more text follows, so
-/// that a beginning of a marker is none. Time: length of the text by length of the markers that share its
-/// bytes.
+/// Finds the first of `markers` in `text`; of several at the same position, the longest. With `ended`, no
+/// more text follows, so an incomplete marker is not reported. Takes time proportional to the length of the
+/// text, times the length of markers with common prefixes.
 pub(super) fn find(text: &str, markers: &[&str], ended: bool) -> Found {
     let bytes = text.as_bytes();
     for at in 0..bytes.len() {
@@ -33,7 +33,7 @@ pub(super) fn find(text: &str, markers: &[&str], ended: bool) -> Found {
                 partial = true;
             }
         }
-        // A longer marker may still complete.
+        // A longer marker may still be completed.
         if partial && !ended {
             return Found::Partial { at };
         }
@@ -49,7 +49,7 @@ pub(super) fn find(text: &str, markers: &[&str], ended: bool) -> Found {
 pub(super) enum Start {
     Yes,
     No,
-    /// The text is too short to tell.
+    /// The text is too short to decide.
     Unknown,
 }
 

@@ -11,7 +11,7 @@ use super::xml::Xml;
 #[derive(Debug)]
 pub(super) struct Format {
     pub(super) blocks: &'static [Block],
-    /// Texts around the answer that are no part of it.
+    /// Texts around the answer that are not part of it.
     pub(super) dropped: &'static [&'static str],
     /// Whether the beginning of a block ends open reasoning.
     pub(super) ends_reasoning: bool,
@@ -21,18 +21,18 @@ pub(super) struct Format {
 #[derive(Debug)]
 pub(super) struct Block {
     pub(super) begin: &'static [&'static str],
-    /// Whether it may only begin where no text came before.
+    /// Whether it may only begin before any text.
     pub(super) anchored: bool,
-    /// Whether `begin` is already a part of the first call.
+    /// Whether `begin` is part of the first call.
     pub(super) keep: bool,
-    /// Whether a block without the name of a tool of the request is text.
+    /// Whether the block is text unless it names a tool of the request.
     pub(super) tentative: bool,
     /// Before each call; if empty, calls follow each other directly.
     pub(super) call_begin: &'static [&'static str],
     pub(super) payloads: &'static [Payload],
-    /// Texts around calls that mean nothing, beside white space.
+    /// Texts around calls to ignore, in addition to white space.
     pub(super) skipped: &'static [&'static str],
-    /// Texts that end the block. Without them it ends after the last call.
+    /// Texts that end the block. If empty, it ends after the last call.
     pub(super) end: &'static [&'static str],
 }
 
@@ -125,7 +125,7 @@ const GLM_TAG: Xml = Xml {
     lines: false,
 };
 
-/// Strings in JSON's quotes, where a value begins with one.
+/// Strings in JSON's quotes, if a value begins with a quote.
 const JSON_QUOTE: &str = super::literal::JSON_QUOTE;
 
 const GEMMA: Literals = Literals {
@@ -143,7 +143,7 @@ static FUNCTION_GEMMA: Literals = Literals { quotes: &["<escape>", JSON_QUOTE], 
 
 static GEMMA4: Literals = Literals { quotes: &["<|\"|>", JSON_QUOTE], ..GEMMA };
 
-/// `Named` with the name alone before `end`.
+/// `Named` with only the name before `end`.
 const fn named(ends: &'static [&'static str], head: Head) -> Named {
     Named { ends, brace: false, head, fences: FENCES }
 }
@@ -392,7 +392,7 @@ static FIRE_FUNCTION: Format =
 
 static JSON: Format = Format { blocks: &[BARE_OBJECT, BARE_LIST], ..FORMAT };
 
-/// The data of a format; none for Harmony, which has a parser of its own.
+/// The data of a format; empty for Harmony, which has its own parser.
 pub(super) fn format(format: ToolFormat) -> &'static Format {
     match format {
         ToolFormat::None | ToolFormat::Harmony => &NONE,
@@ -430,11 +430,11 @@ pub(super) fn format(format: ToolFormat) -> &'static Format {
 pub(super) struct Thought {
     pub(super) open: &'static [&'static str],
     pub(super) close: &'static [&'static str],
-    /// Texts around the answer that are no part of it.
+    /// Texts around the answer that are not part of it.
     pub(super) dropped: &'static [&'static str],
 }
 
-/// The markers of a format; none for Harmony.
+/// The markers of a format; empty for Harmony.
 pub(super) fn thought(format: ReasoningFormat) -> Thought {
     let (open, close, dropped): (&[&str], &[&str], &[&str]) = match format {
         ReasoningFormat::None | ReasoningFormat::Harmony => (&[], &[], &[]),

@@ -1,4 +1,4 @@
-//! Harmony, the format of gpt-oss: messages with a channel and a recipient.
+//! Harmony, the format of gpt-oss: messages with a header that names a channel and a recipient.
 
 use super::find::{Found, find, space_len};
 use super::input::Written;
@@ -7,20 +7,20 @@ use super::sink::{CallSink, CallState, Delta, Step};
 use super::{CALL_BYTES_MAX, OutputParser, call_id};
 use crate::stream::MalformedToolCall;
 
-/// Maximum bytes of a message's head.
+/// Maximum bytes of a message's header.
 const HEAD_BYTES_MAX: usize = 512;
 
 const MESSAGE: &str = "<|message|>";
 const CHANNEL: &str = "<|channel|>";
 const START: &str = "<|start|>";
 
-/// Texts that end a message; the last begins the next.
+/// Texts that end a message; the last also begins the next.
 const ENDS: [&str; 4] = ["<|end|>", "<|call|>", "<|return|>", START];
 
-/// Texts that begin a head.
+/// Texts that begin a header.
 const HEADS: [&str; 2] = [CHANNEL, START];
 
-/// State of a Harmony parser. The rest of the state is that of the [`OutputParser`].
+/// State of a Harmony parser, in addition to that of the [`OutputParser`].
 #[derive(Clone, Debug)]
 pub(super) struct Harmony {
     /// Whether messages to functions are calls.
@@ -30,9 +30,9 @@ pub(super) struct Harmony {
 
 #[derive(Clone, Debug)]
 enum Place {
-    /// Before a head, or in text without one.
+    /// Before a header, or in text without one.
     Outside,
-    /// In a head, of which this much came with the prompt.
+    /// In a header; the value is its beginning in the prompt.
     Head(String),
     Text,
     Reasoning,
@@ -43,7 +43,7 @@ enum Place {
 struct Call {
     arguments: ArgumentsObject,
     state: CallState,
-    /// The head, for a call that turns out to be malformed.
+    /// The header, in case the call turns out to be malformed.
     written: Written,
     done: bool,
     failed: bool,
@@ -58,7 +58,7 @@ impl Harmony {
         matches!(self.place, Place::Reasoning)
     }
 
-    /// Takes over inside the message that the prompt ends with.
+    /// Continues inside the message with which the prompt ends.
     pub(super) fn after_prompt(&mut self, message: &str) {
         self.place = match message.split_once(MESSAGE) {
             None => Place::Head(message.to_owned()),
@@ -68,7 +68,7 @@ impl Harmony {
         };
     }
 
-    /// Takes a part of the input of `parser`; `false` if it needs more.
+    /// Consumes a part of the input of `parser`; `false` if more is needed.
     pub(super) fn step(&mut self, parser: &mut OutputParser, ended: bool) -> bool {
         match &mut self.place {
             Place::Outside => self.outside(parser, ended),
@@ -98,7 +98,7 @@ impl Harmony {
     fn head(&mut self, parser: &mut OutputParser, ended: bool) -> bool {
         let Place::Head(before) = &mut self.place else { return false };
         let rest = parser.input.rest();
-        // A role without a head: the model answers directly.
+        // A role without a channel: the model answers directly.
         let plain = before.starts_with(START) && !rest.is_empty() && !before.contains(CHANNEL) && {
             let space = space_len(rest);
             let text = rest.get(space..).unwrap_or_default();
@@ -216,13 +216,13 @@ fn sink<'a>(parser: &'a mut OutputParser, state: &'a mut CallState) -> CallSink<
     }
 }
 
-/// The channel of a head, `final` by default.
+/// The channel of a header, `final` by default.
 fn channel(head: &str) -> &str {
     let after = head.rsplit_once(CHANNEL).map_or("final", |(_, after)| after).trim_start();
     after.split(|c: char| c.is_whitespace() || c == '<').next().unwrap_or_default()
 }
 
-/// The recipient of a head, unless it is the user.
+/// The recipient of a header, unless it is the user.
 fn recipient(head: &str) -> Option<&str> {
     let (_, after) = head.rsplit_once("to=")?;
     let name = after.split(|c: char| c.is_whitespace() || c == '<').next().unwrap_or_default();

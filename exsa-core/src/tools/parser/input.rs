@@ -3,23 +3,23 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// Text that waits to be parsed. The texts of control tokens are searched like other text, but hidden:
-/// they do not show where output is text.
+/// Text to be parsed. The texts of control tokens are searched like other text, but hidden: they are left out
+/// of output text.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Input {
     text: String,
-    /// Bytes of `text` that were taken.
+    /// Number of consumed bytes of `text`.
     start: usize,
     /// Ranges of `text` that are texts of control tokens, ascending.
     hidden: VecDeque<Range<usize>>,
 }
 
-/// Text as the model wrote it, and the part of it that shows.
+/// Text as the model wrote it, and its visible part.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Written {
-    /// With the texts of control tokens.
+    /// Including the texts of control tokens.
     pub(super) raw: String,
-    /// Without.
+    /// Without the texts of control tokens.
     pub(super) visible: String,
 }
 
@@ -41,7 +41,7 @@ impl Input {
         self.hidden.push_back(start..self.text.len());
     }
 
-    /// The text that was not taken.
+    /// The text that was not consumed yet.
     pub(super) fn rest(&self) -> &str {
         self.text.get(self.start..).unwrap_or_default()
     }
@@ -51,14 +51,14 @@ impl Input {
         self.hidden.front().is_some_and(|range| range.start <= self.start)
     }
 
-    /// Takes `n` bytes into `out`.
+    /// Moves `n` bytes to `out`.
     pub(super) fn take(&mut self, n: usize, out: &mut Written) {
         let end = (self.start + n).min(self.text.len());
         out.raw.push_str(self.text.get(self.start..end).unwrap_or_default());
         self.take_visible(n, &mut out.visible);
     }
 
-    /// Takes `n` bytes and appends those that are not hidden to `out`.
+    /// Consumes `n` bytes and appends those that are not hidden to `out`.
     pub(super) fn take_visible(&mut self, n: usize, out: &mut String) {
         let end = (self.start + n).min(self.text.len());
         while self.start < end {
@@ -83,7 +83,7 @@ impl Input {
         }
     }
 
-    /// Frees the memory of text that was taken.
+    /// Frees the memory of consumed text.
     pub(super) fn compact(&mut self) {
         self.text.drain(..self.start);
         for range in &mut self.hidden {

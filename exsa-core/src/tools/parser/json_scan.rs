@@ -5,7 +5,7 @@ const DEPTH_MAX: usize = 64;
 
 /// Pushdown automaton for RFC 8259, in memory proportional to the nesting.
 ///
-/// Unlike the RFC it takes raw control characters in strings, which models write; the caller escapes them.
+/// Unlike the RFC, it accepts raw control characters in strings, which models write; the caller escapes them.
 #[derive(Clone, Debug)]
 pub(super) struct JsonScan {
     /// Open containers; `true` for an object.
@@ -51,7 +51,7 @@ enum Number {
     ExponentDigits,
 }
 
-/// The text is no JSON.
+/// The text is not valid JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Invalid;
 
@@ -62,7 +62,7 @@ impl Default for JsonScan {
 }
 
 impl JsonScan {
-    /// Takes the next byte.
+    /// Reads the next byte.
     pub(super) fn push(&mut self, byte: u8) -> Result<(), Invalid> {
         self.state = match self.state {
             State::Done => return if is_space(byte) { Ok(()) } else { Err(Invalid) },

@@ -1,4 +1,4 @@
-//! Calls in the notation of programs: `f(a=1)` of Python, `call:f{a:1}` of Gemma.
+//! Calls in programming notation: `f(a=1)` of Python, `call:f{a:1}` of Gemma.
 
 use super::find::{Start, starts};
 use super::sink::{CallSink, Step};
@@ -7,7 +7,7 @@ use crate::chat::Json;
 /// Maximum nesting of lists and mappings in an argument.
 const DEPTH_MAX: usize = 64;
 
-/// JSON's quote. In notations with bare words, it opens a string only where a value begins with it.
+/// JSON's quote. In notations with bare words, it opens a string only at the beginning of a value.
 pub(super) const JSON_QUOTE: &str = "\"";
 
 /// Notation of calls and their values.
@@ -23,9 +23,9 @@ pub(super) struct Literals {
     pub(super) quotes: &'static [&'static str],
     /// Whether strings have escapes.
     pub(super) escapes: bool,
-    /// Whether keys of mappings stand without quotes, and words may be strings.
+    /// Whether keys of mappings are unquoted and strings may be bare words.
     pub(super) bare: bool,
-    /// Text behind the name that is no part of it.
+    /// Text after the name that is not part of it.
     pub(super) method: &'static str,
 }
 
@@ -166,7 +166,7 @@ impl LiteralCall {
         Step::More(at)
     }
 
-    /// Passes on the argument that was read.
+    /// Emits the argument that was read.
     fn argument(&mut self, form: &Literals, sink: &mut CallSink<'_>) -> Option<()> {
         let held = std::mem::take(&mut self.held);
         let text = held.trim();
@@ -258,7 +258,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A string of JSON; `None` if it is none, and a bare word.
+    /// A JSON string; `None` if it is a bare word instead.
     fn json_string(&mut self) -> Option<String> {
         let mut escaped = true;
         let end = self.rest.bytes().position(|byte| {
@@ -329,7 +329,8 @@ impl Reader<'_> {
     }
 }
 
-/// Reads what follows a backslash in a string of Python. Unknown escapes stay as they are.
+/// Reads the rest of an escape sequence in a Python string, after the backslash. Unknown escapes are kept
+/// unchanged.
 fn unescape(chars: &mut std::str::Chars<'_>, out: &mut String) -> Option<()> {
     let mut code = |chars: &mut std::str::Chars<'_>, digits: usize| {
         let text = chars.as_str().get(..digits)?;

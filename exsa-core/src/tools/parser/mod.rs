@@ -1,8 +1,8 @@
 //! Incremental parsing of the model's output into text, reasoning and tool calls.
 //!
-//! The output is a sequence of pieces, cut anywhere; the joined deltas do not depend on the cuts. Time is
-//! linear in the output and memory is bounded: text is held back while it may begin a marker, and a call's
-//! text until the call is complete, at most [`CALL_BYTES_MAX`].
+//! The output is a sequence of arbitrary pieces; the concatenated deltas do not depend on how it is split.
+//! Time is linear in the output and memory is bounded: text is held back while it may begin a marker, and a
+//! call's text until the call is complete, at most [`CALL_BYTES_MAX`].
 
 mod block;
 mod find;
@@ -31,7 +31,7 @@ use sink::Deltas;
 /// Maximum bytes of a tool call. Longer text is malformed.
 pub const CALL_BYTES_MAX: usize = 4 << 20;
 
-/// Parses the output of a model into text, reasoning and tool calls.
+/// Incremental parser of a model's output into text, reasoning and tool calls.
 ///
 /// ```
 /// use exsa_core::tools::{Delta, OutputParser, ReasoningFormat, ToolFormat};
@@ -53,23 +53,23 @@ pub struct OutputParser {
     types: ToolTypes,
     id_seed: u64,
     show_control: bool,
-    /// Markers that count anywhere in text, and their meaning.
+    /// Markers that are recognized anywhere in text, and their meaning.
     markers: (Vec<&'static str>, Vec<Marker>),
-    /// These, and those that count before any text.
+    /// The same, plus markers that are recognized only before any text.
     first_markers: (Vec<&'static str>, Vec<Marker>),
     /// Markers that end reasoning.
     close_markers: (Vec<&'static str>, Vec<Marker>),
     input: Input,
     state: State,
-    /// The open block's text since its last complete call.
+    /// Text of the open block since its last complete call.
     written: Written,
     /// White space that is dropped if a call follows.
     space: String,
-    /// Whether no text came since the start, or since reasoning or calls.
+    /// Whether there was no text since the start, reasoning or calls.
     fresh: bool,
-    /// Whether reasoning or calls came before, so that white space means nothing.
+    /// Whether reasoning or calls came before, so that white space is ignored.
     separated: bool,
-    /// Complete calls.
+    /// Number of complete calls.
     calls: usize,
     /// Index of the next call.
     next_call: usize,
@@ -89,7 +89,7 @@ enum State {
     Text,
     Reasoning,
     Block(OpenBlock),
-    /// A block with an error goes on to its end.
+    /// A block with an error continues to its end.
     Broken {
         block: &'static Block,
         call: Option<usize>,
@@ -97,8 +97,8 @@ enum State {
 }
 
 impl OutputParser {
-    /// A parser of a whole answer. `tools`, in OpenAI's form, give untyped arguments their types; bare
-    /// formats also take nothing for a call but these.
+    /// A parser of a whole answer. `tools`, in OpenAI's format, provide the types of untyped arguments.
+    /// Formats without markers only recognize calls of these tools.
     pub fn new(tools_format: ToolFormat, reasoning: ReasoningFormat, tools: &[Json]) -> Self {
         let Format { blocks, dropped, ends_reasoning } = formats::format(tools_format);
         let thought = formats::thought(reasoning);
@@ -137,14 +137,14 @@ impl OutputParser {
         }
     }
 
-    /// Sets the number from which ids of calls are derived, where the model gives none.
+    /// Sets the seed of generated call ids, for models that write none.
     #[must_use]
     pub fn id_seed(mut self, seed: u64) -> Self {
         self.id_seed = seed;
         self
     }
 
-    /// Sets whether control tokens show in text and reasoning, unless they belong to the format; `false` by
+    /// Sets whether text and reasoning include control tokens, other than those of the format; `false` by
     /// default.
     #[must_use]
     pub fn show_control(mut self, show: bool) -> Self {
@@ -152,9 +152,9 @@ impl OutputParser {
         self
     }
 
-    /// Takes over where the prompt ends: inside reasoning that the chat template opened, or inside the head
-    /// of a message. `protected_offsets` are those of [`Rendered`](crate::chat::Rendered): text of a message
-    /// opens nothing.
+    /// Continues from the end of the prompt: inside reasoning that the chat template opened, or inside the
+    /// header of a message. `protected_offsets` are those of [`Rendered`](crate::chat::Rendered), so that
+    /// text of a message is not mistaken for markers.
     #[must_use]
     pub fn after_prompt(mut self, prompt: &str, protected_offsets: &[usize]) -> Self {
         let written_by_template = |start: usize, end: usize| {
@@ -181,13 +181,13 @@ impl OutputParser {
         self
     }
 
-    /// Takes the next piece of text.
+    /// Parses the next piece of text.
     pub fn push(&mut self, text: &str) -> Vec<Delta> {
         self.input.push(text);
         self.run(false)
     }
 
-    /// Takes the text of a control token, which may be a marker and otherwise does not show.
+    /// Parses the text of a control token, which may be a marker and is otherwise hidden.
     pub fn push_control(&mut self, text: &str) -> Vec<Delta> {
         if self.show_control {
             self.input.push(text);
@@ -197,7 +197,7 @@ impl OutputParser {
         self.run(false)
     }
 
-    /// Ends the output: text that was held back is certain now, and an incomplete call is malformed.
+    /// Ends the output: releases held-back text, and reports an incomplete call as malformed.
     pub fn finish(&mut self) -> Vec<Delta> {
         self.run(true)
     }
@@ -210,12 +210,12 @@ impl OutputParser {
         }
     }
 
-    /// Calls that are complete.
+    /// Number of complete calls.
     pub fn calls(&self) -> usize {
         self.calls
     }
 
-    /// Text that ends open reasoning, for a limit of the reasoning's length; `None` outside of reasoning.
+    /// Text that closes open reasoning, for limiting its length; `None` outside of reasoning.
     pub fn reasoning_end(&self) -> Option<String> {
         if self.harmony.as_ref().is_some_and(Harmony::in_reasoning) {
             return Some("<|end|><|start|>assistant<|channel|>final<|message|>".to_owned());
@@ -235,7 +235,7 @@ impl OutputParser {
         std::mem::take(&mut self.out.0)
     }
 
-    /// Takes a part of the input; `false` if it needs more.
+    /// Consumes a part of the input; `false` if more is needed.
     fn step(&mut self, ended: bool) -> bool {
         match std::mem::replace(&mut self.state, State::Text) {
             State::Text => self.text(ended),

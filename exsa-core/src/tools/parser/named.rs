@@ -1,4 +1,4 @@
-//! Calls whose name stands before the arguments.
+//! Calls with the name before the arguments.
 
 use super::find::{Found, Start, find, space_len, starts};
 use super::object::ArgumentsObject;
@@ -15,7 +15,7 @@ pub(super) struct Named {
     /// Whether `{` ends the name too.
     pub(super) brace: bool,
     pub(super) head: Head,
-    /// Text before the arguments, if it is there: a fence of Markdown.
+    /// Optional text before the arguments, such as a Markdown fence.
     pub(super) fences: &'static [&'static str],
 }
 
@@ -24,11 +24,11 @@ pub(super) struct Named {
 pub(super) enum Head {
     /// The name.
     Plain,
-    /// The name behind this text, if it is there.
+    /// The name after this optional text.
     Behind(&'static str),
-    /// The name, and an id behind this text.
+    /// The name, followed by this text and an id.
     Id(&'static str),
-    /// `functions.NAME:INDEX`, which is the id.
+    /// `functions.NAME:INDEX`, which is also the id.
     Kimi,
     /// The name of a tool, or `all` for text.
     Recipient,

@@ -4,13 +4,13 @@ use super::json_scan::JsonScan;
 use super::sink::{CallSink, Step};
 use crate::chat::Json;
 
-/// `{"name": "f", "arguments": {…}}` and its relatives, with keys in any order. Arguments that are an object
-/// are passed on as they come.
+/// `{"name": "f", "arguments": {…}}` and similar forms, with keys in any order. Arguments that are an object
+/// are emitted while they are read.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ObjectCall {
     scan: JsonScan,
     slot: Slot,
-    /// Key or value that is being read, unless it is passed on.
+    /// Key or value that is being read, unless it is emitted at once.
     held: String,
     /// Last key.
     key: String,
@@ -19,7 +19,7 @@ pub(super) struct ObjectCall {
     has_arguments: bool,
 }
 
-/// Use of the text that is being read.
+/// Meaning of the text that is being read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Slot {
     #[default]
@@ -55,7 +55,7 @@ impl ObjectCall {
         Step::More(text.len())
     }
 
-    /// Takes a character; `None` if the text is no call.
+    /// Reads a character; `None` if the text is not a call.
     fn push(&mut self, c: char, piece: &mut String, sink: &mut CallSink<'_>) -> Option<()> {
         let base = if self.nested { 2 } else { 1 };
         let at_base = self.scan.depth() == base;
@@ -93,7 +93,7 @@ impl ObjectCall {
         Some(())
     }
 
-    /// Chooses the use of the value of `key` that begins with `c`.
+    /// Determines the meaning of the value of `key` that begins with `c`.
     fn begin_value(&mut self, c: char) -> Option<()> {
         self.slot = match (&*self.key, c) {
             ("function", '{') if !self.nested => {
@@ -140,7 +140,7 @@ impl ObjectCall {
     }
 }
 
-/// Arguments alone: a JSON object, passed on as it comes.
+/// Arguments alone: a JSON object, emitted while it is read.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ArgumentsObject {
     scan: JsonScan,
@@ -183,12 +183,12 @@ fn take_string(held: &mut String) -> Option<String> {
     }
 }
 
-/// Appends a character as JSON strings have it.
+/// Appends a character, escaped as in a JSON string.
 fn push_escaped(c: char, out: &mut String) {
     out.push_str(&escaped(c.encode_utf8(&mut [0; 4])));
 }
 
-/// Text as JSON strings have it, without the quotes.
+/// Text, escaped as in a JSON string, without the quotes.
 pub(super) fn escaped(text: &str) -> String {
     let quoted = Json::from(text).to_string();
     quoted.get(1..quoted.len() - 1).unwrap_or_default().to_owned()

@@ -93,7 +93,7 @@ impl OutputParser {
         true
     }
 
-    /// Goes on with text, after reasoning or calls.
+    /// Continues with text, after reasoning or calls.
     pub(super) fn leave(&mut self) {
         self.space.clear();
         self.written.clear();
@@ -129,7 +129,7 @@ impl OutputParser {
         }
     }
 
-    /// Appends reasoning without the white space around it. `fresh` says that none came yet.
+    /// Appends reasoning without surrounding white space. `fresh` tells whether it is the first piece.
     pub(super) fn emit_reasoning(&mut self, text: &str) {
         let body = text.trim_end();
         let body_start = if self.fresh { body.trim_start() } else { body };

@@ -1,4 +1,4 @@
-//! Deltas of the output, and the call that is being written.
+//! Deltas of the output, and the call being written.
 
 use super::super::schema::ToolTypes;
 use crate::stream::{MalformedToolCall, ToolCallDelta};
@@ -16,11 +16,11 @@ pub enum Delta {
     Reasoning(String),
     /// A part of a tool call.
     ToolCall(ToolCallDelta),
-    /// Text that began like a tool call and is none.
+    /// Text that began like a tool call but is not a valid one.
     Malformed(MalformedToolCall),
 }
 
-/// Appends deltas, joining those that belong together.
+/// Appends deltas, and merges adjacent deltas of the same kind.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Deltas(pub(super) Vec<Delta>);
 
@@ -50,7 +50,7 @@ impl Deltas {
     }
 }
 
-/// The call that is being written.
+/// The call being written.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CallState {
     name: Option<String>,
@@ -59,15 +59,15 @@ pub(super) struct CallState {
     id: Option<String>,
 }
 
-/// Takes the parts of one call.
+/// Receives the parts of one call.
 pub(super) struct CallSink<'a> {
     pub(super) index: usize,
     pub(super) state: &'a mut CallState,
     pub(super) types: &'a ToolTypes,
     pub(super) out: &'a mut Deltas,
-    /// Id for a call to which the model gives none.
+    /// Id of the call if the model writes none.
     pub(super) default_id: String,
-    /// Whether only the request's tools are calls.
+    /// Whether only names of the request's tools are valid.
     pub(super) known_only: bool,
 }
 
@@ -78,7 +78,7 @@ impl CallState {
 }
 
 impl CallSink<'_> {
-    /// The name of the tool, once given.
+    /// The name of the tool, if known.
     pub(super) fn tool(&self) -> &str {
         self.state.name.as_deref().unwrap_or_default()
     }
@@ -87,14 +87,14 @@ impl CallSink<'_> {
         self.state.is_named()
     }
 
-    /// The id that the model gives the call. It counts if it comes before the name.
+    /// Sets the id written by the model. It is ignored after the name.
     pub(super) fn id(&mut self, id: &str) {
         if !id.is_empty() && id.len() <= NAME_BYTES_MAX {
             self.state.id = Some(id.to_owned());
         }
     }
 
-    /// The name of the tool. Returns whether it can be one.
+    /// Sets the name of the tool. Returns whether it is valid.
     pub(super) fn name(&mut self, name: &str) -> bool {
         let name = name.trim();
         let valid = !name.is_empty()
@@ -114,7 +114,7 @@ impl CallSink<'_> {
         true
     }
 
-    /// The next piece of the arguments, JSON text.
+    /// Appends the next piece of the arguments, as JSON text.
     pub(super) fn arguments(&mut self, text: &str) {
         if self.is_named() {
             self.out.arguments(self.index, text);
@@ -127,12 +127,12 @@ impl CallSink<'_> {
 /// Progress of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// The call takes this many bytes and needs more.
+    /// The call consumes this many bytes and needs more.
     More(usize),
     /// The call ends after this many bytes.
     Done(usize),
-    /// After this many bytes, the text is no call.
+    /// After this many bytes, the text is not a call.
     Failed(usize),
-    /// The text after this many bytes is none of a call, but of the answer.
+    /// The text after this many bytes belongs to the answer, not to a call.
     Text(usize),
 }

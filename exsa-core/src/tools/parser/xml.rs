@@ -10,20 +10,21 @@ use crate::chat::Json;
 /// Maximum bytes of a name or a key.
 const KEY_BYTES_MAX: usize = 512;
 
-/// Tags of a call. Values without a type of their own get that of the tool's schema.
+/// Tags of a call. Untyped values get their type from the tool's schema.
 #[derive(Debug)]
 pub(super) struct Xml {
     pub(super) name_open: &'static str,
     pub(super) name_close: &'static str,
     pub(super) key_open: &'static str,
     pub(super) key_close: &'static str,
-    /// Whether `true` or `false` stands between `key_close` and `value_open`: whether the value is a string.
+    /// Whether there is a `true` or `false` between `key_close` and `value_open`, which tells whether the
+    /// value is a string.
     pub(super) typed: bool,
     /// Between key and value; empty if the value follows `key_close`.
     pub(super) value_open: &'static str,
     pub(super) value_close: &'static str,
     pub(super) call_close: &'static str,
-    /// Whether one line break around values is no part of them.
+    /// Whether a line break on either side of a value is not part of it.
     pub(super) lines: bool,
 }
 
@@ -31,7 +32,7 @@ pub(super) struct Xml {
 #[derive(Clone, Debug, Default)]
 pub(super) struct XmlCall {
     place: Place,
-    /// Value that is not passed on before its end.
+    /// Value that is not emitted before its end.
     held: String,
     arguments: usize,
 }
@@ -47,7 +48,7 @@ enum Place {
     Type(Types),
     Value {
         types: Types,
-        /// Whether the value is passed on as it comes.
+        /// Whether the value is emitted while it is read.
         string: bool,
         /// Whether it has begun.
         begun: bool,
@@ -205,7 +206,7 @@ fn value(types: Types) -> Place {
     Place::Value { types, string: types == Types::STRING, begun: false }
 }
 
-/// The value that a text stands for, given the types that the schema allows.
+/// Converts the text of a value, given the types that the schema allows.
 fn convert(text: &str, types: Types) -> Json {
     let parsed = match text.trim() {
         "True" => Some(Json::Bool(true)),
@@ -219,7 +220,7 @@ fn convert(text: &str, types: Types) -> Json {
     };
     match parsed {
         Some(value) if types.is_unknown() && !matches!(value, Json::String(_)) => value,
-        // A string in quotes too, among other types: as JSON it cannot be taken for one of them.
+        // This includes quoted strings among other types, since as JSON they are unambiguous.
         Some(value) if !types.is_unknown() && types.allow(&value) => value,
         Some(value) if !types.is_unknown() && !types.allow(&Json::from("")) => value,
         _ => Json::from(text),

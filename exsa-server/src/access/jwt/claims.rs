@@ -1,4 +1,4 @@
-//! Rights from the claims of a verified token.
+//! Derives rights from the claims of a verified token.
 
 use super::config::{JwtConfig, RoleConfig};
 use crate::access::record::is_name;
@@ -6,17 +6,17 @@ use crate::access::{AllowedModels, Grants, ModelPattern, Scope, Scopes};
 use exsa_core::Priority;
 use serde_json::{Map, Value};
 
-/// Maximum bytes of a subject, that of OpenID Connect Core 1.0, section 2.
+/// Maximum bytes of a subject (OpenID Connect Core 1.0, section 2).
 const SUBJECT_MAX: usize = 255;
 
 /// The claims of a token.
 pub(super) type Claims = Map<String, Value>;
 
-/// The subject of a token.
+/// Returns the subject of a token.
 ///
 /// # Errors
 ///
-/// A text that tells what is wrong with the claim.
+/// Describes the problem of the claim.
 pub(super) fn subject(claims: &Claims) -> Result<&str, String> {
     let subject = claims.get("sub").and_then(Value::as_str).unwrap_or_default();
     if subject.is_empty() || subject.len() > SUBJECT_MAX || subject.contains(char::is_control) {
@@ -27,12 +27,12 @@ pub(super) fn subject(claims: &Claims) -> Result<&str, String> {
     Ok(subject)
 }
 
-/// The rights that a token's roles give together: all their scopes and models, the most urgent class, the
-/// greatest weight, and the group of the first role that has one.
+/// Combines the rights of a token's roles: the union of scopes and models, the most urgent class, the largest
+/// weight, and the group of the first role with one.
 ///
 /// # Errors
 ///
-/// A text that tells which configured claim is missing or wrong.
+/// Describes the missing or invalid claim.
 pub(super) fn grants(claims: &Claims, config: &JwtConfig) -> Result<Grants, String> {
     let names = find(claims, &config.roles_claim).map(words).unwrap_or_default();
     let roles: Vec<&RoleConfig> =
@@ -66,7 +66,7 @@ pub(super) fn grants(claims: &Claims, config: &JwtConfig) -> Result<Grants, Stri
     Ok(grants)
 }
 
-/// All models that one of the roles permits. Roles without the scope for inference permit none.
+/// Returns the models that any of the roles allows. Roles without the scope for inference allow none.
 fn union(roles: &[&RoleConfig]) -> AllowedModels {
     let roles = roles.iter().filter(|role| uses_models(role.scopes));
     let mut patterns = Vec::new();
@@ -83,7 +83,7 @@ fn uses_models(scopes: Scopes) -> bool {
     scopes.contains(Scope::Infer) || scopes.contains(Scope::Models) || scopes.contains(Scope::Keys)
 }
 
-/// A claim by its name, or by a path of names with dots between them.
+/// Finds a claim by name, or by a path of names separated by dots.
 fn find<'a>(claims: &'a Claims, path: &str) -> Option<&'a Value> {
     if let Some(value) = claims.get(path) {
         return Some(value);
@@ -92,7 +92,7 @@ fn find<'a>(claims: &'a Claims, path: &str) -> Option<&'a Value> {
     find(claims.get(first)?.as_object()?, rest)
 }
 
-/// The texts of a list, or the words of a text.
+/// Returns the strings of a list, or the words of a string.
 fn words(value: &Value) -> Vec<&str> {
     match value {
         Value::String(text) => text.split_whitespace().collect(),

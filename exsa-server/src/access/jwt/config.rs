@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Maximum difference between the clocks of the server and the provider.
+/// Maximum clock difference between server and provider.
 const LEEWAY_MAX: Duration = Duration::from_secs(300);
 
 /// The section `[access.jwt]`: tokens of an identity provider.
@@ -26,55 +26,55 @@ const LEEWAY_MAX: Duration = Duration::from_secs(300);
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct JwtConfig {
-    /// The claim `iss`, exactly. Its keys are found by OpenID Connect Discovery unless there is a
+    /// Exact value of the claim `iss`. Its keys are found by OpenID Connect Discovery unless there is a
     /// `jwks_file`.
     pub issuer: String,
-    /// Values of which the claim `aud` must have one.
+    /// Allowed values of the claim `aud`.
     pub audience: Vec<String>,
-    /// Algorithms of signatures; `["RS256"]` by default. The header of a token chooses among these alone.
+    /// Signature algorithms; `["RS256"]` by default. A token's header can only select one of these.
     #[serde(default = "default_algorithms")]
     pub algorithms: Vec<String>,
-    /// A JSON Web Key Set (RFC 7517) in a file, in place of discovery.
+    /// A JSON Web Key Set (RFC 7517) in a file, instead of discovery.
     #[serde(default)]
     pub jwks_file: Option<PathBuf>,
-    /// Certificates in PEM form by which the provider's own is checked; the common ones by default.
+    /// CA certificates (PEM) for the provider's TLS certificate; the common ones by default.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
-    /// Difference of clocks that is allowed for `exp` and `nbf`; `60s` by default, at most five minutes.
+    /// Clock difference allowed for `exp` and `nbf`; `60s` by default, at most five minutes.
     #[serde(default = "default_leeway", with = "units::duration")]
     pub leeway: Duration,
-    /// Time after which keys are read again; `1h` by default.
+    /// Interval at which keys are fetched again; `1h` by default.
     #[serde(default = "default_refresh", with = "units::duration")]
     pub refresh: Duration,
-    /// Claim with the names of roles: a list, or a text with spaces between them; `roles` by default. A path
-    /// such as `realm_access.roles` leads into objects.
+    /// Claim with the names of roles: a list, or a string separated by spaces; `roles` by default. A path
+    /// such as `realm_access.roles` selects nested values.
     #[serde(default = "default_roles_claim")]
     pub roles_claim: String,
-    /// Claim with the caller's group, in place of its role's.
+    /// Claim with the caller's group, overriding its role's.
     #[serde(default)]
     pub group_claim: Option<String>,
-    /// Claim with the models that the caller may use, of those that its roles permit.
+    /// Claim that restricts the models allowed by its roles.
     #[serde(default)]
     pub models_claim: Option<String>,
     /// Claim with the caller's most urgent class, up to that of its roles.
     #[serde(default)]
     pub priority_claim: Option<String>,
-    /// The rights that roles give. A token without any of them has no rights.
+    /// Rights by role. A token without any of these roles has no rights.
     #[serde(default)]
     pub roles: Vec<RoleConfig>,
 }
 
-/// An entry of `[[access.jwt.roles]]`: the rights that a role gives.
+/// An entry of `[[access.jwt.roles]]`: the rights of a role.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct RoleConfig {
     /// Name of the role in tokens.
     pub name: String,
-    /// Acts that it permits; inference alone by default.
+    /// Granted scopes; only inference by default.
     #[serde(default = "crate::access::grants::default_scopes")]
     pub scopes: Scopes,
-    /// Models that it permits; all by default.
+    /// Allowed models; all by default.
     #[serde(default)]
     pub models: AllowedModels,
     /// The most urgent class; `normal` by default.
@@ -107,7 +107,7 @@ fn default_roles_claim() -> String {
     "roles".into()
 }
 
-/// A setting of `[access.jwt]` that is not allowed, or a file of it that cannot be read.
+/// An invalid setting of `[access.jwt]`, or one of its files that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("access.jwt.{setting}: {problem}")]
 #[non_exhaustive]
@@ -118,7 +118,7 @@ pub struct JwtConfigError {
 }
 
 impl JwtConfigError {
-    /// The problem, and what is allowed.
+    /// The problem, and the allowed values.
     pub fn problem(&self) -> &str {
         &self.problem
     }
@@ -129,7 +129,7 @@ impl JwtConfigError {
 }
 
 impl JwtConfig {
-    /// Tokens of an issuer whose keys are found by discovery.
+    /// Creates settings for an issuer whose keys are found by discovery.
     pub fn new(issuer: impl Into<String>, audience: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             issuer: issuer.into(),
@@ -226,7 +226,7 @@ impl JwtConfig {
 }
 
 impl RoleConfig {
-    /// A role that permits inference on all models.
+    /// Creates a role that allows inference on all models.
     pub fn new(name: impl Into<String>) -> Self {
         let Grants { scopes, models, priority_max, weight, group, trusted_proxy, .. } = Grants::default();
         Self { name: name.into(), scopes, models, priority_max, weight, group, trusted_proxy }
@@ -261,12 +261,12 @@ impl RoleConfig {
     }
 }
 
-/// Whether what a URL leads to comes from whom it names: over TLS, or from this machine.
+/// Returns whether a URL is authentic: over TLS, or on this machine.
 pub(super) fn is_safe_url(url: &str) -> bool {
     url.starts_with("https://") || is_loopback_url(url)
 }
 
-/// Whether a URL leads to this machine without TLS.
+/// Returns whether a URL is on this machine without TLS.
 pub(super) fn is_loopback_url(url: &str) -> bool {
     let Some(rest) = url.strip_prefix("http://") else { return false };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A provider's keys (RFC 7517), as far as they verify signatures of the configured algorithms.
+//! A provider's key set (RFC 7517), limited to keys that verify signatures of the configured algorithms.
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
@@ -9,10 +9,10 @@ use sha2::{Digest, Sha256};
 /// Maximum keys of a set.
 const KEYS_MAX: usize = 100;
 
-/// Tells keys apart: a hash of the key and its id.
+/// Identifies a key: a hash of the key and its id.
 pub(super) type KeyPrint = [u8; 32];
 
-/// A key with the algorithms that it may be used with.
+/// A key with its allowed algorithms.
 pub(super) struct VerificationKey {
     id: Option<String>,
     algorithms: Vec<Algorithm>,
@@ -29,11 +29,11 @@ struct Document {
 }
 
 impl KeySet {
-    /// Reads a set. Keys for other uses or of unknown kinds are left out.
+    /// Parses a set. Keys for other uses or of unknown kinds are left out.
     ///
     /// # Errors
     ///
-    /// A text that tells what is wrong with the set.
+    /// Describes the problem of the set.
     pub(super) fn parse(bytes: &[u8], pinned: &[Algorithm]) -> Result<Self, String> {
         let document: Document =
             serde_json::from_slice(bytes).map_err(|error| format!("this is no JSON Web Key Set: {error}"))?;
@@ -51,12 +51,12 @@ impl KeySet {
         Ok(Self(keys))
     }
 
-    /// Whether a key is in the set, for an algorithm.
+    /// Returns whether the set has a key for an algorithm.
     pub(super) fn contains(&self, print: &KeyPrint, algorithm: Algorithm) -> bool {
         self.0.iter().any(|key| key.print == *print && key.algorithms.contains(&algorithm))
     }
 
-    /// The key with an id, for an algorithm. A token without an id is verified with the only key for its
+    /// Finds a key by id for an algorithm. A token without an id is verified with the only key for its
     /// algorithm.
     pub(super) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&VerificationKey> {
         let mut keys = self.0.iter().filter(|key| key.algorithms.contains(&algorithm));
@@ -95,8 +95,8 @@ impl VerificationKey {
     }
 }
 
-/// Whether a key is of the kind that an algorithm needs. A public key must never pass for the secret of an
-/// HMAC.
+/// Returns whether a key has the kind required by an algorithm. A public key must never be used as the secret
+/// of an HMAC.
 fn suits(key: &AlgorithmParameters, algorithm: Algorithm) -> bool {
     match key {
         AlgorithmParameters::RSA(_) => algorithm.family() == AlgorithmFamily::Rsa,

@@ -15,7 +15,7 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 /// Maximum bytes of a document.
 const BYTES_MAX: u64 = 1 << 20;
 
-/// Maximum time of a request to the provider.
+/// Timeout of a request to the provider.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The source of a provider's keys.
@@ -24,7 +24,7 @@ pub(super) enum KeySource {
     Discovery { issuer: String, agent: Agent },
 }
 
-/// The fields of a provider's metadata that are used.
+/// The used fields of a provider's metadata.
 #[derive(Deserialize)]
 struct Metadata {
     issuer: String,
@@ -43,7 +43,7 @@ impl KeySource {
     ///
     /// # Errors
     ///
-    /// A text that tells what is wrong, and where.
+    /// Describes the problem and its location.
     pub(super) fn read(&self) -> Result<Vec<u8>, String> {
         match self {
             Self::File(path) => {
@@ -59,7 +59,7 @@ impl KeySource {
                     return Err(format!("{address}: the issuer is '{}', not '{issuer}'", metadata.issuer));
                 }
                 let keys = metadata.jwks_uri;
-                // A provider elsewhere must not lead the server to a service of its own machine.
+                // A remote provider must not point the server to a service on its own machine.
                 if !is_safe_url(&keys) || (is_loopback_url(&keys) && !is_loopback_url(issuer)) {
                     return Err(format!("{address}: jwks_uri '{keys}' does not begin with https://"));
                 }
@@ -103,7 +103,7 @@ fn read_limited(file: File) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 ///
-/// A text that tells what is wrong, and where.
+/// Describes the problem and its location.
 #[cfg(feature = "tls")]
 pub(crate) fn read_roots(path: &Path) -> Result<Vec<Certificate<'static>>, String> {
     let at = |problem: &dyn std::fmt::Display| format!("{}: {problem}", path.display());

@@ -20,22 +20,22 @@ use tracing::{info, warn};
 /// Maximum bytes of a token.
 const TOKEN_MAX: usize = 16 << 10;
 
-/// Minimum time between two reads of the keys, however many tokens name unknown keys.
+/// Minimum interval between two fetches of the keys, regardless of how many tokens name unknown keys.
 const READ_PAUSE: Duration = Duration::from_secs(10);
 
-/// Time after which keys that could not be read again are not trusted any more.
+/// Age after which keys that could not be fetched again are no longer trusted.
 const KEYS_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// The reason for which a token is refused. Texts have no part of the token.
+/// Reason why a token is refused. Messages never contain parts of the token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::access) enum TokenError {
     /// The token is not valid.
     Invalid(String),
-    /// The token was valid once.
+    /// The token has expired.
     Expired,
-    /// The provider's keys cannot be read.
+    /// The provider's keys are unavailable.
     NoKeys,
-    /// Other settings have taken the place of these.
+    /// The settings were replaced meanwhile.
     Replaced,
 }
 
@@ -45,13 +45,13 @@ pub(in crate::access) struct Tokens {
     algorithms: Vec<Algorithm>,
     source: KeySource,
     keys: RwLock<Option<Known>>,
-    /// Time of the last attempt to read the keys. Held during a read, which other tokens wait for.
+    /// Time of the last attempt to fetch the keys. Locked during a fetch, on which other tokens wait.
     reading: tokio::sync::Mutex<Option<Instant>>,
     read_pause: Duration,
     verified: VerifiedTokens,
 }
 
-/// Keys that were read.
+/// The fetched keys.
 #[derive(Clone)]
 struct Known {
     set: Arc<KeySet>,
@@ -59,11 +59,11 @@ struct Known {
 }
 
 impl Tokens {
-    /// Checks the settings and reads a key set in a file. Keys of a provider are read when the first token
-    /// comes, so that the server starts without it.
+    /// Checks the settings and reads a key set from a file. A provider's keys are fetched with the first
+    /// token, so that the server starts without the provider.
     pub(in crate::access) fn new(config: &JwtConfig) -> Result<Self, JwtConfigError> {
-        // With features of both providers on, or none, the crate would panic at the first use. An error tells
-        // that a provider is there already.
+        // If the crate's features enable both providers, or none, it would panic at the first use. An error
+        // means that a provider is already installed.
         let _ = rust_crypto::DEFAULT_PROVIDER.install_default();
         let algorithms = config.check()?;
         let source = KeySource::new(config)?;
@@ -86,7 +86,7 @@ impl Tokens {
         })
     }
 
-    /// Prepares other settings. The keys of a provider stay those that were read, where it is the same.
+    /// Prepares new settings. If the provider is the same, its fetched keys are kept.
     pub(in crate::access) fn successor(&self, config: &JwtConfig) -> Result<Self, JwtConfigError> {
         let next = Self::new(config)?;
         let discovers = config.jwks_file.is_none() && self.config.jwks_file.is_none();
@@ -96,15 +96,15 @@ impl Tokens {
         Ok(next)
     }
 
-    /// Hands verified tokens over to other settings. Tokens that these do not accept any more, all without
-    /// settings, are revoked.
+    /// Hands verified tokens over to new settings. Tokens that these do not accept, or all if there are none,
+    /// are revoked.
     pub(in crate::access) fn retire(&self, next: Option<&Self>) {
         let accept = |verified: &Verified| next?.accepts(verified);
         self.verified.hand_over(next.map(|next| &next.verified), accept);
     }
 
-    /// The caller of a token that was verified under other settings, if these settings accept it and take
-    /// none of its scopes for inference and none of its models away.
+    /// Returns the caller of a token that was verified under earlier settings, if these settings accept it
+    /// without taking away its inference scope or a model.
     fn accepts(&self, verified: &Verified) -> Option<Caller> {
         let Verified { caller, claims, algorithm, key, revoker } = verified;
         let config = &self.config;
@@ -124,7 +124,7 @@ impl Tokens {
             .then(|| Caller::new(&caller.id, &grants, caller.expires, revoker.revocation()))
     }
 
-    /// The caller of a token that was verified before and is still valid. Costs one hash.
+    /// Returns the caller of a token that was verified before and is still valid. Costs one hash.
     pub(in crate::access) fn remembered(&self, token: &str) -> Option<Caller> {
         self.verified.get(token)
     }
@@ -139,7 +139,7 @@ impl Tokens {
         if !self.algorithms.contains(&header.alg) {
             return Err(invalid("the token's algorithm is not a configured one"));
         }
-        // RFC 7515, section 4.1.11: extensions that are not understood must not be ignored.
+        // RFC 7515, section 4.1.11: unknown critical extensions must not be ignored.
         if header.crit.is_some() {
             return Err(invalid("the token needs extensions that are not known"));
         }
@@ -149,7 +149,7 @@ impl Tokens {
             self.read_again(Some(&set)).await;
             set = self.known().map(|known| known.set).ok_or(TokenError::NoKeys)?;
         }
-        // A signature takes up to milliseconds, in which no other connection must wait.
+        // Verifying a signature takes up to milliseconds, which must not block other connections.
         let (this, token, algorithm, id) = (self.clone(), token.to_owned(), header.alg, header.kid);
         let verify = move || this.check(&token, &set, id.as_deref(), algorithm);
         match tokio::task::spawn_blocking(verify).await {
@@ -185,7 +185,7 @@ impl Tokens {
         let caller = Caller::new(&format!("{TOKEN_PREFIX}{subject}"), &grants, expires, revoker.revocation());
         let verified = Verified { caller, claims, algorithm, key: key.print, revoker };
         let caller = self.verified.insert(token, verified).map_err(|_| TokenError::Replaced)?;
-        // The provider's keys may have changed since the signature was checked.
+        // The provider's keys may have changed since the signature was verified.
         self.sweep();
         match caller.revocation.is_revoked() {
             false => Ok(caller),
@@ -193,7 +193,7 @@ impl Tokens {
         }
     }
 
-    /// Revokes the tokens whose key the provider has no more.
+    /// Revokes tokens whose key the provider has removed.
     fn sweep(&self) {
         if let Some(known) = self.known() {
             self.verified.sweep(|verified| known.set.contains(&verified.key, verified.algorithm));
@@ -204,8 +204,8 @@ impl Tokens {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The keys: those at hand while they are young enough, read anew in the background once `refresh` has
-    /// passed.
+    /// Returns the current keys if they are recent enough; once `refresh` has passed, they are fetched again
+    /// in the background.
     async fn current(self: &Arc<Self>) -> Option<Arc<KeySet>> {
         match self.known() {
             Some(known) if known.at.elapsed() < self.config.refresh => Some(known.set),
@@ -221,7 +221,7 @@ impl Tokens {
         }
     }
 
-    /// Reads the keys, unless others than `seen` have come meanwhile or the last read was moments ago.
+    /// Fetches the keys, unless they have changed from `seen` meanwhile or were fetched moments ago.
     async fn read_again(self: &Arc<Self>, seen: Option<&Arc<KeySet>>) {
         let mut reading = self.reading.lock().await;
         let known = self.known();
@@ -242,7 +242,7 @@ impl Tokens {
                 info!("keys of the identity provider read");
                 let known = Known { set: Arc::new(set), at: Instant::now() };
                 *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(known);
-                // A key that is gone must not live on in tokens that it verified.
+                // A removed key must not live on in tokens that it verified.
                 self.sweep();
             }
             Err(problem) => warn!(problem, "the keys of the identity provider cannot be read"),

@@ -1,4 +1,4 @@
-//! Tokens that were verified: a cache, and the means to revoke the requests that they began.
+//! Cache of verified tokens, with the means to revoke their requests.
 
 use super::claims::Claims;
 use super::keyset::KeyPrint;
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Tokens above which those without a running request are forgotten.
+/// Number of tokens above which those without a running request are forgotten.
 const VERIFIED_MAX: usize = 1024;
 
 /// The hash of a token.
@@ -21,7 +21,7 @@ pub(super) struct Verified {
     pub(super) caller: Caller,
     pub(super) claims: Claims,
     pub(super) algorithm: Algorithm,
-    /// The key that its signature was checked with.
+    /// The key that verified its signature.
     pub(super) key: KeyPrint,
     pub(super) revoker: Revoker,
 }
@@ -32,34 +32,34 @@ impl Verified {
     }
 }
 
-/// The verified tokens under one configuration.
+/// The verified tokens of one configuration.
 #[derive(Default)]
 pub(super) struct VerifiedTokens(Mutex<Table>);
 
 #[derive(Default)]
 struct Table {
     tokens: HashMap<TokenHash, Verified>,
-    /// Whether another configuration has taken its place.
+    /// Whether another configuration has replaced this one.
     closed: bool,
 }
 
-/// Another configuration has taken the place of the one by which a token was verified.
+/// Another configuration has replaced the one that verified the token.
 #[derive(Debug)]
 pub(super) struct Closed;
 
 impl VerifiedTokens {
-    /// The caller of a token that is still valid. Costs one hash.
+    /// Returns the caller of a token that is still valid. Costs one hash.
     pub(super) fn get(&self, token: &str) -> Option<Caller> {
         let table = self.lock();
         let verified = table.tokens.get(&hash(token))?;
         verified.is_valid(unix_seconds()).then(|| verified.caller.clone())
     }
 
-    /// Remembers a token. Returns its caller: that of a request which verified the same token before.
+    /// Inserts a token. Returns its caller, or the one of a request that verified the same token before.
     ///
     /// # Errors
     ///
-    /// The table is closed: the token must be verified by the new configuration.
+    /// The table is closed: the token must be verified under the new configuration.
     pub(super) fn insert(&self, token: &str, verified: Verified) -> Result<Caller, Closed> {
         let mut table = self.lock();
         if table.closed {
@@ -88,7 +88,7 @@ impl VerifiedTokens {
         });
     }
 
-    /// Closes the table and moves the tokens for which `accept` has a caller to `next`. The others are
+    /// Closes the table and moves the tokens for which `accept` returns a caller to `next`. The others are
     /// revoked.
     pub(super) fn hand_over(&self, next: Option<&Self>, accept: impl Fn(&Verified) -> Option<Caller>) {
         let mut table = self.lock();

@@ -1,4 +1,4 @@
-//! The export of keys to a file that other servers watch.
+//! Exports keys to a file that other servers watch.
 
 use super::file::{KeyFile, KeyFileError, folder, read_bytes};
 use super::{KeyError, Keys};
@@ -8,10 +8,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tracing::{error, info, warn};
 
-/// Time between attempts to write a file that could not be written.
+/// Interval between attempts to write the file.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The file, and whether it lacks changes.
+/// The file, and whether it is missing changes.
 #[derive(Debug)]
 pub(super) struct Export {
     path: PathBuf,
@@ -19,13 +19,13 @@ pub(super) struct Export {
 }
 
 impl Keys {
-    /// Exports the keys to a file, now and on each change, and owns them: keys that were imported before can
-    /// be changed from now on. The sequence number goes on from the file that is there, so that importing
-    /// servers accept the keys of a database that was restored or is another one.
+    /// Exports the keys to a file, now and on each change, and takes ownership of them: imported keys can be
+    /// changed from now on. The sequence number continues from the existing file, so that importing servers
+    /// accept the keys of a restored or different database.
     ///
     /// # Errors
     ///
-    /// The file cannot be written, or another one is there.
+    /// The file cannot be written, or another kind of file is in its place.
     pub fn exporting(mut self, path: &Path) -> Result<Self, KeyFileError> {
         let records = self.records();
         let mut sequence = self.sequence();
@@ -56,14 +56,14 @@ impl Keys {
         written
     }
 
-    /// Like [`publish`](Self::publish), where a failure is not one of the change: it is repeated.
+    /// Like [`publish`](Self::publish), but a failure only delays the export, which is retried.
     pub(super) fn publish_logged(&self) {
         if let Err(error) = self.publish() {
             error!(%error, "the keys are not exported; other servers do not know the last change yet");
         }
     }
 
-    /// Writes the exported file if it lacks changes. The caller holds `changes`.
+    /// Writes the exported file if it is missing changes. The caller holds `changes`.
     ///
     /// # Errors
     ///
@@ -76,7 +76,7 @@ impl Keys {
     }
 }
 
-/// Repeats failed exports until the keys are dropped.
+/// Retries failed exports until the keys are dropped.
 pub(super) fn repeat(keys: &Arc<Keys>) -> std::io::Result<()> {
     if keys.export.is_none() {
         return Ok(());
@@ -95,7 +95,7 @@ pub(super) fn repeat(keys: &Arc<Keys>) -> std::io::Result<()> {
     std::thread::Builder::new().name("exsa-key-export".into()).spawn(run).map(drop)
 }
 
-/// The problem of a path to export to, if there is one.
+/// Returns the problem of an export path, if any.
 pub(crate) fn check_path(path: &Path) -> Result<(), String> {
     let folder = folder(path);
     if path.file_name().is_none() || path.is_dir() {

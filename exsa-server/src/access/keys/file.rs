@@ -1,7 +1,7 @@
-//! The exported file of keys.
+//! The exported key file.
 //!
-//! A line with the version and the sequence number, a line per record, and a line with the SHA-256 hash of
-//! the others. The hash finds damage, not forgery: whoever can write the file can add keys.
+//! It has a line with version and sequence number, a line per record, and a line with the SHA-256 hash of the
+//! others. The hash detects damage, not forgery: a writer of the file can add keys.
 
 use super::super::record::KeyRecord;
 use super::super::secret::is_id;
@@ -13,7 +13,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Version of the file. A later one is refused: its records may restrict in ways unknown here.
+/// Version of the file. A later one is refused, since its records may have restrictions unknown here.
 const VERSION: u32 = 1;
 
 /// Maximum bytes of a file.
@@ -22,10 +22,10 @@ const BYTES_MAX: u64 = 256 << 20;
 /// First part of the last line.
 const CHECKSUM: &str = "sha256:";
 
-/// Last part of the name of a file that is being written.
+/// Suffix of a file that is being written.
 const NEW: &str = ".new";
 
-/// A file of keys cannot be used.
+/// Error of a key file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyFileError {
@@ -45,13 +45,13 @@ pub enum KeyFileError {
         /// Its mode.
         mode: u32,
     },
-    /// The file has another content.
+    /// The file is not a key file.
     #[error("{}: not a file of keys that a server has exported", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
     },
-    /// A later version of the server wrote the file.
+    /// The file was written by a later version of the server.
     #[error("{}: the file has version {found}; this server reads version {VERSION}", path.display())]
     Version {
         /// The file.
@@ -59,7 +59,7 @@ pub enum KeyFileError {
         /// The version found.
         found: u32,
     },
-    /// The file is cut short or changed.
+    /// The file is truncated or altered.
     #[error("{}: the file is damaged: {problem}", path.display())]
     Damaged {
         /// The file.
@@ -81,7 +81,7 @@ pub enum KeyFileError {
         /// The sequence number.
         sequence: u64,
     },
-    /// The data folder has keys that were made there.
+    /// The data folder has keys of its own.
     #[error("the data folder has keys of its own, which an import would remove: use an empty folder")]
     OwnKeys,
     /// The database failed.
@@ -109,7 +109,7 @@ impl KeyFile {
     ///
     /// # Errors
     ///
-    /// The file cannot be read, is damaged, or has a record that is not allowed.
+    /// The file cannot be read, is damaged, or has an invalid record.
     pub(crate) fn read(path: &Path) -> Result<Self, KeyFileError> {
         Self::parse(&read_bytes(path)?, path)
     }
@@ -146,7 +146,7 @@ impl KeyFile {
                 return Err(at("the id is not 16 hexadecimal digits".into()));
             }
             record.check().map_err(|error| at(error.to_string()))?;
-            // Records are in the order of their ids, so that none is there twice.
+            // Records are ordered by id, so there are no duplicates.
             if records.last().is_some_and(|last| last.id >= record.id) || records.len() >= head.keys {
                 return Err(at("the record is out of order".into()));
             }
@@ -158,7 +158,7 @@ impl KeyFile {
         Ok(Self { sequence: head.sequence, records })
     }
 
-    /// The file's text. Records must be in the order of their ids.
+    /// Formats the file. Records must be ordered by id.
     pub(super) fn text(&self) -> serde_json::Result<String> {
         let head = Head { exsa_keys: VERSION, sequence: self.sequence, keys: self.records.len() };
         let mut text = serde_json::to_string(&head)? + "\n";
@@ -170,14 +170,15 @@ impl KeyFile {
         Ok(text + CHECKSUM + &digest + "\n")
     }
 
-    /// Writes the file for this user alone. Readers see the file before or this one, also after a crash.
+    /// Writes the file with access only for this user. Readers see either the previous file or this one, also
+    /// after a crash.
     pub(super) fn write(&self, path: &Path) -> Result<(), KeyFileError> {
         let at = |source| KeyFileError::Io { path: path.to_owned(), source };
         let text = self.text().map_err(|error| at(error.into()))?;
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(NEW);
         let new = path.with_file_name(name);
-        // A file that a crash has left may have another mode.
+        // A file left by a crash may have another mode.
         match fs::remove_file(&new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(error)),
             _ => {}
@@ -203,7 +204,7 @@ pub(super) fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Reads the bytes of a file that not every user can write.
+/// Reads the bytes of a file that is not world-writable.
 pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>, KeyFileError> {
     let at = |source| KeyFileError::Io { path: path.to_owned(), source };
     // Pipes and devices would block or never end.
@@ -228,7 +229,7 @@ pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>, KeyFileError> {
     Ok(bytes)
 }
 
-/// Makes a file for this user alone.
+/// Creates a file with access only for this user.
 fn private(path: &Path) -> io::Result<File> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);

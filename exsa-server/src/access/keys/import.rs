@@ -1,7 +1,7 @@
-//! The import of keys that another server exports.
+//! Imports keys that another server exports.
 //!
-//! The keys are kept in the server's own database: it starts with the last ones that it has seen, and refuses
-//! an older file after a restart too.
+//! The keys are stored in the server's own database: it starts with the last imported ones, and refuses an
+//! older file after a restart too.
 
 use super::file::{KeyFile, KeyFileError};
 use super::{Entry, IMPORTED, KEYS, Keys, SEQUENCE, SET, Secret};
@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-/// Counts of a change by an import.
+/// Counts of an import's changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Imported {
     pub(super) sequence: u64,
@@ -23,13 +23,13 @@ pub(super) struct Imported {
 }
 
 impl Keys {
-    /// Takes over the keys of a file. Those that are revoked, without a secret or not in the file are refused
-    /// from now on, and their running streams end; so do those of keys that have lost a right. `None` if the
-    /// keys in use are the same.
+    /// Imports the keys of a file. Keys that are revoked, have no secret or are not in the file are refused
+    /// from now on, and their running streams end; so do streams of keys that lost a right. Returns `None` if
+    /// nothing changes.
     ///
     /// # Errors
     ///
-    /// The file is older than the keys in use, the data folder has keys of its own, or the database failed;
+    /// The file is older than the keys in use, the data folder has its own keys, or the database failed;
     /// nothing changes.
     pub(super) fn import(&self, file: KeyFile) -> Result<Option<Imported>, KeyFileError> {
         let _changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,7 +90,7 @@ impl Keys {
         Ok(())
     }
 
-    /// Puts records in the place of all entries.
+    /// Replaces all entries by records.
     fn replace(&self, records: HashMap<String, KeyRecord>) {
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         let mut old = std::mem::take(&mut *entries);
@@ -107,10 +107,10 @@ impl Keys {
 }
 
 impl Entry {
-    /// Takes over the streams of secrets that stay valid with the same rights or more; all others end.
+    /// Takes over the streams of secrets that stay valid with at least the same rights; all others end.
     fn succeed(&mut self, old: Self) {
         let is_valid = self.record.revoked.is_none();
-        // A quota is no right, and binds the streams of either record.
+        // A quota is not a right, and applies to the streams of either record.
         let rights = |grants: &Grants| Grants { quota: None, ..grants.clone() };
         let has_rights = rights(&self.record.grants).check_covers(&rights(&old.record.grants)).is_ok();
         for Secret { hash, revoker, .. } in [Some(old.current), old.previous].into_iter().flatten() {
@@ -131,7 +131,7 @@ impl Entry {
     }
 }
 
-/// A record as it is kept.
+/// Serializes a record for the database.
 fn row(record: &KeyRecord) -> Result<Vec<u8>, StoreError> {
     serde_json::to_vec(record).map_err(|source| StoreError::Record { id: record.id.clone(), source })
 }

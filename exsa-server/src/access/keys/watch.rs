@@ -1,4 +1,4 @@
-//! The watch over an exported file.
+//! Watches an exported file.
 
 use super::Keys;
 use super::file::{KeyFile, KeyFileError, read_bytes};
@@ -10,14 +10,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tracing::{info, warn};
 
-/// Time between looks at the file.
+/// Poll interval of the file.
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// Time after a change in which the content is read at each look: times of files are coarse, so that a second
-/// change may leave them as they are.
+/// Time after a change during which the content is read at each poll: file times are coarse, so a second
+/// change may not alter them.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// A file that is looked at again and again.
+/// A watched file.
 #[derive(Debug)]
 pub(super) struct Watch {
     path: PathBuf,
@@ -27,7 +27,7 @@ pub(super) struct Watch {
     refusal: Option<String>,
 }
 
-/// Facts that change with a file. A symbolic link counts as the file that it leads to.
+/// File metadata that changes with the content. A symbolic link is followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct State {
     bytes: u64,
@@ -61,7 +61,7 @@ impl Watch {
     ///
     /// # Errors
     ///
-    /// The file is refused, now or at an earlier look since which it has not changed; the keys stay.
+    /// The file is refused, or was refused earlier and has not changed since; the keys stay.
     pub(super) fn look(&mut self, keys: &Keys) -> Result<Option<Imported>, String> {
         match self.read(keys) {
             Ok(imported) => {
@@ -97,7 +97,7 @@ impl Watch {
         let file = KeyFile::parse(&bytes, &self.path)?;
         keys.import(file)
             .inspect_err(|error| {
-                // The database may be able to take the keys at the next look.
+                // The database may accept the keys at the next poll.
                 if matches!(error, KeyFileError::Store(_)) {
                     self.seen = None;
                 }
@@ -105,7 +105,7 @@ impl Watch {
             .map_err(Some)
     }
 
-    /// Like [`look`](Self::look), with the outcome in the log; a refusal once.
+    /// Like [`look`](Self::look), and logs the outcome; a refusal is logged once.
     fn look_logged(&mut self, keys: &Keys) {
         let before = self.refusal.clone();
         match self.look(keys) {
@@ -122,11 +122,11 @@ impl Watch {
 }
 
 impl Keys {
-    /// Imports the keys of a file. A file that is refused is an error only if there was no import before.
+    /// Imports the keys of a file. A refused file is an error only if nothing was imported before.
     ///
     /// # Errors
     ///
-    /// The file is refused, or the data folder has keys of its own.
+    /// The file is refused, or the data folder has its own keys.
     pub fn importing(mut self, path: &Path) -> Result<Self, KeyFileError> {
         let first = KeyFile::read(path).and_then(|file| self.import(file));
         match first {

@@ -1,4 +1,4 @@
-//! Streamed answers in the form of Anthropic's API: blocks that begin, grow and end.
+//! Streamed answers in the form of Anthropic's API: content blocks that begin, grow and end.
 
 use super::error;
 use super::response::{Usage, call_id, stop_reason};
@@ -15,7 +15,7 @@ pub(super) struct MessageChunks {
     stops: Vec<String>,
     usage: Usage,
     begun: bool,
-    /// The block that is open, and blocks begun before it.
+    /// The open block, and the blocks begun before it.
     open: Option<Kind>,
     blocks: usize,
     calls_tools: bool,
@@ -27,7 +27,7 @@ pub(super) struct MessageChunks {
 enum Kind {
     Thinking,
     Text,
-    /// The call of this index.
+    /// The call with this index.
     ToolUse(usize),
 }
 

@@ -31,7 +31,7 @@ pub(crate) async fn messages(
 ) -> Result<Response, MessagesError> {
     let asked: MessagesRequest = fields?.into()?;
     if asked.max_tokens.is_none() {
-        return Err(ApiError::invalid("max_tokens: a number is needed").param("max_tokens").into());
+        return Err(ApiError::invalid("max_tokens: a number is required").param("max_tokens").into());
     }
     let (streamed, stops) = (asked.stream, asked.stop_sequences.clone());
     let mut request = asked.into_request()?;
@@ -39,7 +39,7 @@ pub(crate) async fn messages(
     let info = state.ready(&client.caller, request.model.as_deref()).await?;
     without_needless_budget(&mut request, &info);
     let model = info.name.clone();
-    // Counted only where the first event has to tell the number.
+    // Only counted if the first event must report the number.
     let (request, prompt_tokens) = match streamed {
         true => {
             state.authorise(&client.caller, request.model.as_deref())?;
@@ -58,7 +58,7 @@ pub(crate) async fn messages(
     Ok(Json(Message::new(id, model, answer, &stops)).into_response())
 }
 
-/// Drops the limit of reasoning for a model without reasoning: clients set it whatever the model is.
+/// Removes the reasoning limit for a model without reasoning, since clients always send it.
 fn without_needless_budget(request: &mut Request, model: &ModelInfo) {
     let template = model.chat_template.as_deref().unwrap_or_default();
     let format = request.reasoning.format.unwrap_or_else(|| detect(template, &model.architecture).reasoning);

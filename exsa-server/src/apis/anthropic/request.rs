@@ -106,10 +106,10 @@ struct Metadata {
 }
 
 impl MessagesRequest {
-    /// The request in the engine's form.
+    /// Converts to a request in the engine's form.
     pub(super) fn into_request(self) -> Result<Request, ApiError> {
         if self.messages.is_empty() {
-            return Err(ApiError::invalid("messages: at least one message is needed").param("messages"));
+            return Err(ApiError::invalid("messages: at least one message is required").param("messages"));
         }
         let mut messages = Vec::new();
         if let Some(system) = self.system {
@@ -156,7 +156,7 @@ impl MessagesRequest {
 }
 
 impl Turn {
-    /// Appends the messages of a turn: results of tools become messages of their own, before the rest.
+    /// Appends the messages of a turn: tool results become separate messages, before the rest.
     fn append_to(self, messages: &mut Vec<Value>) {
         let blocks = match self.content {
             Content::Text(text) => vec![Block::Text { text }],
@@ -198,7 +198,7 @@ impl Turn {
 }
 
 impl Content {
-    /// Content of a message in OpenAI's form.
+    /// Converts the content of a message to OpenAI's form.
     fn parts(self) -> Value {
         match self {
             Self::Text(text) => text.into(),
@@ -207,7 +207,7 @@ impl Content {
     }
 }
 
-/// Parts as content: as one text where all are texts, which every template takes.
+/// Joins parts to one text if all are texts, which every template accepts.
 fn joined(parts: Vec<Value>) -> Value {
     let texts: Option<Vec<&str>> = parts.iter().map(|part| part["text"].as_str()).collect();
     match texts {
@@ -217,7 +217,7 @@ fn joined(parts: Vec<Value>) -> Value {
 }
 
 impl Block {
-    /// A block as a part of OpenAI's content; `None` for blocks that have none.
+    /// Converts a block to a part of OpenAI's content; `None` for blocks without one.
     fn part(self) -> Option<Value> {
         let url = match self {
             Self::Text { text } => return Some(json!({"type": "text", "text": text})),
@@ -242,7 +242,7 @@ impl Tool {
 }
 
 impl Choice {
-    /// OpenAI's `tool_choice` and `parallel_tool_calls`.
+    /// Returns OpenAI's `tool_choice` and `parallel_tool_calls`.
     fn json(self) -> (Value, bool) {
         match self {
             Self::Auto { disable_parallel_tool_use: single } => ("auto".into(), !single),

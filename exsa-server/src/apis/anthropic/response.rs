@@ -1,4 +1,4 @@
-//! Whole answers in the form of Anthropic's API.
+//! Complete answers in the form of Anthropic's API.
 
 use exsa_core::FinishReason;
 use exsa_core::stream::Completion;
@@ -25,7 +25,7 @@ enum Block {
     ToolUse { id: String, name: String, input: Value },
 }
 
-/// Token counts. Cached prompt tokens are no part of `input_tokens`.
+/// Token counts. `input_tokens` excludes cached prompt tokens.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(super) struct Usage {
     pub(super) input_tokens: usize,
@@ -46,7 +46,7 @@ impl From<&exsa_core::Usage> for Usage {
 }
 
 impl Message {
-    /// An answer to a request with these stop sequences.
+    /// Builds the answer to a request with these stop sequences.
     pub(super) fn new(id: String, model: String, answer: Completion, stops: &[String]) -> Self {
         let mut content = Vec::new();
         if !answer.reasoning.is_empty() {
@@ -58,7 +58,7 @@ impl Message {
         let calls_tools = !answer.tool_calls.is_empty();
         for (i, call) in answer.tool_calls.into_iter().enumerate() {
             let id = call.id.unwrap_or_else(|| call_id(&id, i));
-            // Arguments that are no JSON are the model's mistake; the client sees them as a text.
+            // Arguments that are not JSON are the model's mistake; the client gets them as a string.
             let input = serde_json::from_str(&call.arguments).unwrap_or_else(|_| json!(call.arguments));
             content.push(Block::ToolUse { id, name: call.name, input });
         }
@@ -76,12 +76,12 @@ impl Message {
     }
 }
 
-/// The id of a call whose model gives none.
+/// Returns the id of a call if the model gives none.
 pub(super) fn call_id(message: &str, call: usize) -> String {
     format!("toolu_{}_{call}", message.trim_start_matches("msg_"))
 }
 
-/// Why an answer ended, and the stop sequence that ended it.
+/// Returns the stop reason, and the stop sequence that matched.
 pub(super) fn stop_reason(
     reason: &FinishReason,
     stops: &[String],

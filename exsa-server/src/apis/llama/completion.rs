@@ -1,4 +1,4 @@
-//! `/completion`: a text continued, in llama-server's form.
+//! `/completion` in llama-server's form.
 
 use super::request::{self, Form, settings};
 use crate::apis::openai::logprobs::ChatLogprobs;
@@ -18,13 +18,13 @@ use exsa_core::{Event, FinishReason, Prompt, Request, TokenId};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// A request and the prompt that its answer repeats.
+/// A request and the prompt that its answer echoes.
 pub(super) struct Prepared {
     pub(super) request: Request,
     pub(super) prompt: Value,
 }
 
-/// Continues a prompt, or each of a list of prompts.
+/// Completes a prompt, or each of a list of prompts.
 pub(crate) async fn complete(
     State(state): State<Arc<AppState>>,
     client: Client,
@@ -38,7 +38,7 @@ pub(crate) async fn complete(
     let (prompts, is_list) = request::prompts(prompt);
     let max = state.options.get().prompts_max;
     if prompts.len() > max {
-        let message = format!("prompt: {} prompts, but at most {max} are allowed", prompts.len());
+        let message = format!("prompt: {} prompts; at most {max} are allowed", prompts.len());
         return Err(ApiError::invalid(message).param("prompt"));
     }
     let mut prepared = Vec::with_capacity(prompts.len());
@@ -62,14 +62,14 @@ pub(crate) async fn complete(
             }
         };
         if matches!(request.prompt, Prompt::Chat(_)) {
-            return Err(ApiError::invalid("a prompt is needed, not messages").param("prompt"));
+            return Err(ApiError::invalid("a prompt is required, not messages").param("prompt"));
         }
         prepared.push(Prepared { request, prompt });
     }
     answer(state, &client, prepared, is_list, form).await
 }
 
-/// Submits the requests and sends their answers: as a list if `is_list`.
+/// Submits the requests and sends their answers; as a list if `is_list`.
 pub(super) async fn answer(
     state: Arc<AppState>,
     client: &Client,
@@ -87,7 +87,7 @@ pub(super) async fn answer(
     let mut answers = Vec::with_capacity(prepared.len());
     for (index, Prepared { mut request, prompt }) in prepared.into_iter().enumerate() {
         if request.n != 1 {
-            return Err(ApiError::invalid("n: a prompt has one answer here").param("n"));
+            return Err(ApiError::invalid("n: this route gives one answer per prompt").param("n"));
         }
         request.best_of = None;
         if let Some(tokenizer) = &tokenizer {
@@ -112,7 +112,7 @@ pub(super) async fn answer(
     Ok(Json(one.unwrap_or(Value::Array(objects))).into_response())
 }
 
-/// An answer in the making.
+/// An answer in progress.
 struct Answer {
     index: usize,
     model: String,
@@ -149,7 +149,7 @@ impl Answer {
         }
     }
 
-    /// Takes in an event; gives the last one back.
+    /// Processes an event; returns the final one.
     fn take(&mut self, event: Event) -> Option<Finished> {
         match event {
             Event::Token(token) | Event::Reasoning(token) => {
@@ -167,7 +167,7 @@ impl Answer {
         None
     }
 
-    /// The token with its log-probabilities, with its id as llama-server has it.
+    /// The token with its log-probabilities and its id, as in llama-server.
     fn probabilities_of(&self, token: &Token) -> Vec<Value> {
         let Some(tokenizer) = self.tokenizer.as_deref() else { return Vec::new() };
         let mut values = ChatLogprobs::of([token], tokenizer).into_values();
@@ -194,7 +194,7 @@ impl Answer {
         chunk
     }
 
-    /// The last chunk: everything but the text.
+    /// The last chunk: everything except the text.
     fn end(&self, end: &Finished) -> Result<Value, ApiError> {
         if let Some(error) = ApiError::of_reason(&end.reason) {
             return Err(error);
@@ -228,7 +228,7 @@ impl Answer {
         }))
     }
 
-    /// The whole answer.
+    /// The complete answer.
     fn whole(&self, end: &Finished) -> Result<Value, ApiError> {
         let mut object = self.end(end)?;
         object["content"] = self.text.as_str().into();
@@ -242,7 +242,7 @@ impl Answer {
     }
 }
 
-/// The chunks of one answer or several.
+/// The chunks of one or several answers.
 struct LlamaChunks(Vec<Answer>);
 
 impl Chunks for LlamaChunks {
@@ -256,7 +256,7 @@ impl Chunks for LlamaChunks {
         if let Some(end) = answer.take(event) {
             out.chunk(&answer.form.choose(answer.end(&end)?));
         }
-        // A token may have no text of its own; its id counts where ids are asked for.
+        // A token may have no text of its own, but its id is sent if ids are requested.
         let shown = |token: &Token| {
             !token.text.is_empty() || answer.form.probabilities || answer.form.tokens && token.id.is_some()
         };

@@ -10,7 +10,7 @@ use exsa_core::EmbedRequest;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// One vector per text of `content`.
+/// Returns one vector per text of `content`.
 pub(crate) async fn embed(
     State(state): State<Arc<AppState>>,
     client: Client,

@@ -1,4 +1,4 @@
-//! `/infill`: text for a gap in code.
+//! `/infill`: fill-in-the-middle completion of code.
 
 use super::completion::{Prepared, answer};
 use super::request::{Form, read};
@@ -22,7 +22,7 @@ struct Extra {
     text: String,
 }
 
-/// Fills the gap between `input_prefix`, with `prompt` behind it, and `input_suffix`.
+/// Fills the gap between `input_prefix`, followed by `prompt`, and `input_suffix`.
 pub(crate) async fn infill(
     State(state): State<Arc<AppState>>,
     client: Client,

@@ -1,4 +1,4 @@
-//! `/props`: facts about the server and its model.
+//! `/props`: information about the server and its model.
 
 use super::request::settings;
 use crate::http::context::Client;
@@ -16,8 +16,8 @@ pub(crate) struct Asked {
     model: Option<String>,
 }
 
-/// Default settings, template and special tokens of the default model, or of the one that is named.
-/// `model_path` is the model's name: folders of the machine are not told.
+/// Returns default settings, template and special tokens of the default or named model. `model_path` is the
+/// model's name, since folders of the machine are not revealed.
 pub(crate) async fn props(
     State(state): State<Arc<AppState>>,
     client: Client,

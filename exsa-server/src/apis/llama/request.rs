@@ -8,7 +8,7 @@ use exsa_core::{Request, TokenId};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-/// How an answer is sent.
+/// Form of the answer.
 #[derive(Clone, Debug)]
 pub(super) struct Form {
     pub(super) stream: bool,
@@ -16,15 +16,14 @@ pub(super) struct Form {
     pub(super) tokens: bool,
     /// Whether log-probabilities are sent.
     pub(super) probabilities: bool,
-    /// Fields that the last object of an answer has, paths with `/` between names; all of them if there is
-    /// none.
+    /// Fields of the last object of an answer, as paths separated by `/`; all if empty.
     pub(super) fields: Arc<[String]>,
-    /// Biases of the tokens of texts.
+    /// Biases given by text instead of token id.
     text_biases: Vec<(String, f32)>,
 }
 
 impl Form {
-    /// Takes the fields about the form, and turns those that only llama-server has into the engine's.
+    /// Takes the fields about the form, and converts fields that only llama-server has to the engine's.
     pub(super) fn take(fields: &mut Fields) -> Result<Self, ApiError> {
         let stream = fields.take("stream")?.unwrap_or(false);
         let tokens = fields.take("return_tokens")?.unwrap_or(false);
@@ -38,12 +37,12 @@ impl Form {
                 Ok(n) => fields.set("max_tokens", n),
                 Err(_) if n == -1 => {}
                 Err(_) => {
-                    let message = format!("n_predict is {n}, but -1 or more is allowed");
+                    let message = format!("n_predict is {n}; the minimum is -1");
                     return Err(ApiError::invalid(message).param("n_predict"));
                 }
             }
         }
-        // -1 stands for a random seed.
+        // -1 means a random seed.
         if fields.get("seed").and_then(Value::as_i64) == Some(-1) {
             let _: Option<i64> = fields.take("seed")?;
         }
@@ -56,7 +55,7 @@ impl Form {
         Ok(Self { stream, tokens, probabilities: n_probs > 0, fields: paths.into(), text_biases })
     }
 
-    /// Adds the biases of texts to a request. A token that several of them have keeps the first bias.
+    /// Adds the biases given by text to a request. A token in several texts keeps the first bias.
     pub(super) fn add_biases(&self, request: &mut Request, tokenizer: &dyn Tokenizer) {
         let biases = &mut request.sampling.logit_bias;
         for (text, bias) in &self.text_biases {
@@ -70,12 +69,12 @@ impl Form {
         }
     }
 
-    /// Whether [`add_biases`](Self::add_biases) needs a tokenizer.
+    /// Returns whether [`add_biases`](Self::add_biases) needs a tokenizer.
     pub(super) fn has_text_biases(&self) -> bool {
         !self.text_biases.is_empty()
     }
 
-    /// The chosen fields of an object; those that it does not have are left out.
+    /// Selects fields of an object; missing ones are left out.
     pub(super) fn choose(&self, object: Value) -> Value {
         if self.fields.is_empty() {
             return object;
@@ -88,11 +87,11 @@ impl Form {
     }
 }
 
-/// Maximum texts with a bias.
+/// Maximum biases given by text.
 const TEXT_BIASES_MAX: usize = 256;
 
-/// Turns `logit_bias`, a map or a list of pairs, into OpenAI's map of token ids. Returns the entries with a
-/// text in place of an id. `false` stands for a ban.
+/// Converts `logit_bias`, a map or a list of pairs, to OpenAI's map of token ids. Returns the entries with a
+/// text instead of an id. `false` bans a token.
 fn take_bias(fields: &mut Fields) -> Result<Vec<(String, f32)>, ApiError> {
     let pairs: Vec<(Value, Value)> = match fields.get("logit_bias") {
         Some(Value::Array(pairs)) => pairs
@@ -123,7 +122,7 @@ fn take_bias(fields: &mut Fields) -> Result<Vec<(String, f32)>, ApiError> {
         }
     }
     if texts.len() > TEXT_BIASES_MAX {
-        let message = format!("logit_bias: {} texts, but at most {TEXT_BIASES_MAX} are allowed", texts.len());
+        let message = format!("logit_bias: {} texts; at most {TEXT_BIASES_MAX} are allowed", texts.len());
         return Err(ApiError::invalid(message).param("logit_bias"));
     }
     fields.set("logit_bias", ids);
@@ -136,7 +135,7 @@ fn bad_bias() -> ApiError {
     ApiError::invalid(message).param("logit_bias")
 }
 
-/// The text of a prompt that is an object, as multimodal clients send it.
+/// Returns the text of a prompt that is an object, as sent by multimodal clients.
 pub(super) fn text_alone(prompt: Value) -> Value {
     match prompt {
         Value::Object(mut fields) if fields.get("multimodal_data").is_none_or(Value::is_null) => {
@@ -146,7 +145,7 @@ pub(super) fn text_alone(prompt: Value) -> Value {
     }
 }
 
-/// The prompts of `/completion`: a text, token ids, or a list of both, which is one prompt; or a list of
+/// Parses the prompts of `/completion`: a text, token ids or a mixed list, which is one prompt; or a list of
 /// prompts.
 pub(super) fn prompts(prompt: Value) -> (Vec<Value>, bool) {
     match prompt {
@@ -155,7 +154,7 @@ pub(super) fn prompts(prompt: Value) -> (Vec<Value>, bool) {
     }
 }
 
-/// Joins texts and token ids of one prompt.
+/// Joins the texts and token ids of one prompt.
 pub(super) fn mixed(items: &[Value], tokenizer: &dyn Tokenizer) -> Result<Vec<TokenId>, ApiError> {
     let mut tokens = Vec::new();
     if let (Some(Value::String(_)), special) = (items.first(), tokenizer.special()) {
@@ -179,8 +178,8 @@ pub(super) fn read(fields: &Fields, prompt: Value) -> Result<Request, ApiError> 
     request::read(fields.with("prompt", prompt))
 }
 
-/// The settings of a request, as answers repeat them: biases as a list, in which null stands for a ban. With
-/// `ignore_eos` the ends of an answer that `tokenizer` knows are banned.
+/// Returns the settings of a request as echoed by answers: biases as a list, in which null means a ban. With
+/// `ignore_eos` the end tokens known to `tokenizer` are banned.
 pub(super) fn settings(request: &Request, tokenizer: Option<&dyn Tokenizer>) -> Value {
     let mut settings = serde_json::to_value(&request.sampling).unwrap_or_else(|_| json!({}));
     settings["n_predict"] = request.max_tokens.map_or(json!(-1), Value::from);

@@ -1,4 +1,4 @@
-//! `/slots`: the requests in flight, and the sequences that are free.
+//! `/slots`: requests in flight and free sequences.
 
 use crate::inference::in_flight::Running;
 use crate::state::AppState;
@@ -7,9 +7,9 @@ use axum::extract::State;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// One object per request in flight: its model, class and progress, not its content. Further objects stand
-/// for free sequences of the default model, so that there are as many as `/props` tells, or more while
-/// requests wait.
+/// Returns one object per request in flight: its model, class and progress, not its content. Further objects
+/// represent free sequences of the default model, up to the number in `/props`; there are more while requests
+/// wait.
 pub(crate) async fn slots(State(state): State<Arc<AppState>>) -> Json<Value> {
     let models = state.generator.models();
     let slot = |(id, (number, running)): (usize, (u64, Arc<Running>))| {

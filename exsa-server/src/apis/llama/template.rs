@@ -11,7 +11,7 @@ use exsa_core::Prompt;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// The text that the chat template makes of a conversation, without an answer.
+/// Renders a conversation with the chat template, without generating an answer.
 pub(crate) async fn apply(
     State(state): State<Arc<AppState>>,
     client: Client,
@@ -20,7 +20,7 @@ pub(crate) async fn apply(
     let mut request = request::read(fields)?;
     state.name_adapter(&client.caller, &mut request);
     if !matches!(request.prompt, Prompt::Chat(_)) {
-        return Err(ApiError::invalid("messages are needed, not a prompt").param("messages"));
+        return Err(ApiError::invalid("messages are required, not a prompt").param("messages"));
     }
     let model = state.ready(&client.caller, request.model.as_deref()).await?;
     request::map_roles(&mut request, &model);

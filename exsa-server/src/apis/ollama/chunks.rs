@@ -1,4 +1,4 @@
-//! Answers in the form of Ollama's API, whole and as lines.
+//! Answers in the form of Ollama's API, complete and as NDJSON lines.
 
 use super::error;
 use super::times::{nanoseconds, now};
@@ -10,12 +10,12 @@ use exsa_core::{Event, FinishReason, Usage};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// The two forms of answers.
+/// The two answer formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// A message, of `/api/chat`.
+    /// Message format, of `/api/chat`.
     Chat,
-    /// A text, of `/api/generate`.
+    /// Text format, of `/api/generate`.
     Generate,
 }
 
@@ -63,13 +63,13 @@ fn close(object: &mut Value, reason: &FinishReason, usage: &Usage) {
     object["eval_duration"] = nanoseconds(usage.total_time.saturating_sub(first)).into();
 }
 
-/// A call with its arguments as an object, or as a text where they are none.
+/// A call with its arguments as an object, or as a string if they are not one.
 fn call(call: &ToolCall) -> Value {
     let arguments = serde_json::from_str(&call.arguments).unwrap_or_else(|_| json!(call.arguments));
     json!({"function": {"name": call.name, "arguments": arguments}})
 }
 
-/// A whole answer.
+/// A complete answer.
 pub(super) fn whole(form: Form, model: &str, answer: Completion) -> Value {
     let calls: Vec<_> = answer.tool_calls.iter().map(call).collect();
     let mut object = form.object(model, &answer.text, &answer.reasoning, &calls);
@@ -89,7 +89,7 @@ pub(super) fn loaded(form: Form, model: &str, done_reason: &str) -> Value {
 pub(super) struct LineChunks {
     form: Form,
     model: String,
-    /// Calls, sent whole when the next part of the answer comes: lines have no parts of calls.
+    /// Calls, sent completely with the next part of the answer, since lines have no partial calls.
     calls: BTreeMap<usize, ToolCall>,
 }
 
@@ -106,7 +106,7 @@ impl LineChunks {
         call.arguments.push_str(&delta.arguments);
     }
 
-    /// Sends the calls that are complete.
+    /// Sends the completed calls.
     fn send_calls(&mut self, out: &mut Outbox) {
         if !self.calls.is_empty() {
             let calls: Vec<_> = std::mem::take(&mut self.calls).values().map(call).collect();

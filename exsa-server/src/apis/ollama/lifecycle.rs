@@ -1,5 +1,5 @@
-//! `keep_alive`, loads and unloads by requests without a prompt, and Ollama's routes about files, which there
-//! are not.
+//! `keep_alive`, loads and unloads by requests without a prompt, and Ollama's file routes, which are not
+//! supported.
 
 use super::error::OllamaError;
 use crate::access::Scope;
@@ -17,12 +17,12 @@ use std::time::Duration;
 pub(super) enum KeepAlive {
     /// Until it is unloaded or evicted.
     Unlimited,
-    /// Put to sleep after this time without requests; zero as soon as no request is in flight.
+    /// Put to sleep after this time without requests; with zero, as soon as no request is in flight.
     For(Duration),
 }
 
 impl KeepAlive {
-    /// Takes `keep_alive`: seconds, or a text such as `5m`; negative values set no limit.
+    /// Takes `keep_alive`: seconds, or a string such as `5m`; negative values set no limit.
     pub(super) fn take(fields: &mut Fields) -> Result<Option<Self>, ApiError> {
         let Some(value) = fields.take::<Value>("keep_alive")? else { return Ok(None) };
         let negative = match &value {
@@ -33,7 +33,7 @@ impl KeepAlive {
         if negative {
             return Ok(Some(Self::Unlimited));
         }
-        // Some clients send numbers as texts.
+        // Some clients send numbers as strings.
         let value = match value.as_str().and_then(|text| text.parse::<f64>().ok()) {
             Some(seconds) => seconds.into(),
             None => value,
@@ -43,8 +43,8 @@ impl KeepAlive {
 }
 
 impl AppState {
-    /// Sets how long a ready model stays in memory, if the client may decide that. A server without a
-    /// registry keeps its model.
+    /// Sets how long a ready model stays in memory, if the client may set it. A server without a registry
+    /// keeps its model.
     pub(super) fn keep_alive(&self, client: &Client, model: &str, time: Option<KeepAlive>) {
         let (Some(models), Some(time)) = (&self.models, time) else { return };
         if !client.caller.scopes.contains(Scope::Models) {
@@ -54,11 +54,11 @@ impl AppState {
             KeepAlive::Unlimited => None,
             KeepAlive::For(time) => Some(time),
         };
-        // A model that has left meanwhile needs no time.
+        // A model that was unloaded meanwhile needs no time.
         let _ = models.registry().keep_alive(model, time);
     }
 
-    /// Loads a model that is not ready, if the client may do that.
+    /// Loads a model that is not ready, if the client may do so.
     pub(super) async fn load(self: &Arc<Self>, client: &Client, name: &str) -> Result<(), ApiError> {
         self.authorise(&client.caller, Some(name))?;
         let Some(models) = &self.models else { return Ok(()) };
@@ -75,12 +75,12 @@ impl AppState {
     }
 }
 
-/// The answer to Ollama's routes that make files of models.
+/// Answers Ollama's routes that create models from files.
 pub(crate) async fn no_files(uri: axum::http::Uri) -> OllamaError {
     not_supported(&uri).into()
 }
 
-/// The error of routes that change files, where the configuration does not allow it.
+/// Error of routes that change files, if the configuration does not allow it.
 fn not_supported(uri: &axum::http::Uri) -> ApiError {
     let message = format!(
         "{} is not supported: models are GGUF files in the folders of the server's configuration, which it does not \

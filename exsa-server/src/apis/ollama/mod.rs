@@ -74,7 +74,7 @@ async fn answer(
     state.ready(&client.caller, Some(&model)).await?;
     request.model = Some(model.clone());
     let answer = state.submit_one(&client, request).await?;
-    // From now on the model is busy: a time of zero begins with the end of the request.
+    // From now on the model is busy: a time of zero starts at the end of the request.
     state.keep_alive(&client, &model, keep_alive);
     if streamed {
         return Ok(stream::lines(vec![answer], LineChunks::new(form, model)));
@@ -83,7 +83,7 @@ async fn answer(
     Ok(Json(chunks::whole(form, &model, answer)).into_response())
 }
 
-/// One vector per text.
+/// Returns one vector per text.
 pub(crate) async fn embed(
     State(state): State<Arc<AppState>>,
     client: Client,
@@ -91,7 +91,7 @@ pub(crate) async fn embed(
 ) -> Result<Response, OllamaError> {
     let begun = Instant::now();
     let mut fields = fields?;
-    // Ollama cuts texts that are too long unless told otherwise.
+    // Ollama truncates overlong texts by default.
     let cut = fields.take::<bool>("truncate")?.unwrap_or(true);
     fields.set("truncate", if cut { "end" } else { "none" });
     let keep_alive = KeepAlive::take(&mut fields)?;

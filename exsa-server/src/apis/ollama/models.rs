@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The tag that names without a tag have.
+/// Default tag of names without one.
 const LATEST: &str = ":latest";
-/// Time since 1970 from which dates have five digits.
+/// Unix time at which years reach five digits.
 const YEAR_9999: Duration = Duration::from_secs(253_370_764_800);
 
-/// Name of a model by its name or alias, with or without the tag `:latest`.
+/// Resolves a name or alias, with or without the tag `:latest`, to a model name.
 pub(super) fn named(state: &AppState, name: Option<&str>) -> Result<String, ApiError> {
-    let Some(name) = name else { return Err(ApiError::invalid("model: a name is needed").param("model")) };
+    let Some(name) = name else { return Err(ApiError::invalid("model: a name is required").param("model")) };
     if let Some(found) = fetched(state, name) {
         return Ok(found);
     }
@@ -30,8 +30,8 @@ pub(super) fn named(state: &AppState, name: Option<&str>) -> Result<String, ApiE
     })
 }
 
-/// Name of a fetched model by its name in Ollama's form: `hf.co/OWNER/REPO:QUANT`, without the quantization
-/// where there is one model of the repository.
+/// Resolves the name of a fetched model in Ollama's form, `hf.co/OWNER/REPO:QUANT`; the quantization is
+/// optional if there is one model of the repository.
 fn fetched(state: &AppState, name: &str) -> Option<String> {
     if !name.starts_with("hf.co/") {
         return None;
@@ -66,13 +66,13 @@ fn details(info: &ModelInfo) -> Value {
     })
 }
 
-/// Facts that `tags` and `ps` share. Files have no digest here; their name stands in its place.
+/// Fields common to `tags` and `ps`. Files have no digest here; their name is used instead.
 fn entry(name: &str, info: &ModelInfo) -> Value {
     let tagged = format!("{name}{LATEST}");
     json!({"name": tagged, "model": tagged, "size": info.weights_bytes, "digest": name, "details": details(info)})
 }
 
-/// All models that the caller may use, loaded or not.
+/// Lists all models that the caller may use, loaded or not.
 pub(crate) async fn tags(State(state): State<Arc<AppState>>, caller: Caller) -> Json<Value> {
     let since = UNIX_EPOCH + Duration::from_secs(state.started);
     let modified = humantime::format_rfc3339_seconds(since).to_string();
@@ -93,7 +93,7 @@ pub(crate) async fn tags(State(state): State<Arc<AppState>>, caller: Caller) -> 
     Json(json!({"models": entries}))
 }
 
-/// Models in memory, with the time at which each is put to sleep if no request comes.
+/// Lists models in memory, with the time at which each is put to sleep if no request arrives.
 pub(crate) async fn ps(State(state): State<Arc<AppState>>, caller: Caller) -> Json<Value> {
     let infos = state.generator.models();
     let infos = infos.iter().filter(|info| caller.may_use(&info.name));
@@ -101,7 +101,7 @@ pub(crate) async fn ps(State(state): State<Arc<AppState>>, caller: Caller) -> Js
         let status = state.models.as_ref().and_then(|models| models.registry().status(&info.name).ok());
         let left = status
             .and_then(|status| Some(status.keep_alive?.saturating_sub(status.idle.unwrap_or_default())));
-        // A time too far for the clock is never.
+        // A time beyond the clock's range means never.
         let expires = left.and_then(|left| SystemTime::now().checked_add(left));
         let expires = expires.filter(|time| time.duration_since(UNIX_EPOCH).is_ok_and(|t| t < YEAR_9999));
         let expires = expires.map(|time| humantime::format_rfc3339_seconds(time).to_string());
@@ -114,7 +114,7 @@ pub(crate) async fn ps(State(state): State<Arc<AppState>>, caller: Caller) -> Js
     Json(json!({"models": entries.collect::<Vec<_>>()}))
 }
 
-/// Facts about a model.
+/// Returns information about a model.
 pub(crate) async fn show(
     State(state): State<Arc<AppState>>,
     caller: Caller,
@@ -153,7 +153,7 @@ pub(crate) async fn show(
     })))
 }
 
-/// The version of this server. Clients compare it with versions of Ollama, whose API is spoken as of 0.12.
+/// Returns the version of this server. Clients compare it with versions of Ollama; the API is that of 0.12.
 pub(crate) async fn version() -> Json<Value> {
     Json(json!({"version": "0.12.0", "exsa": env!("CARGO_PKG_VERSION")}))
 }

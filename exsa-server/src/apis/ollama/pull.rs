@@ -1,4 +1,4 @@
-//! `/api/pull` and `/api/delete`: models that administrators fetch and delete.
+//! `/api/pull` and `/api/delete`: lets administrators fetch and delete models.
 
 use super::error::{self, OllamaError};
 use crate::http::body::Fields;
@@ -20,12 +20,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-/// Time between two lines about the same file.
+/// Minimum interval between two lines about the same file.
 const LINES_EVERY: Duration = Duration::from_millis(100);
-/// Lines that wait for a client; it misses further ones about progress.
+/// Lines buffered for a client; it misses further progress lines.
 const LINES_MAX: usize = 64;
 
-/// Fetches a model. Answers with lines of progress, or at the end.
+/// Fetches a model. Responds with progress lines, or at the end.
 pub(crate) async fn pull(
     State(state): State<Arc<AppState>>,
     uri: Uri,
@@ -48,7 +48,7 @@ pub(crate) async fn pull(
             Ok(()) => json!({"status": "success"}),
             Err(error) => error::json(&api_error(&error)),
         };
-        // A client that is gone reads no line.
+        // A disconnected client reads no line.
         let _ = lines.blocking_send(last);
     });
     if streamed {
@@ -82,13 +82,13 @@ pub(crate) async fn delete(
     Ok(Json(json!({"status": "success"})).into_response())
 }
 
-/// Runs work on a folder, which may be slow.
+/// Runs potentially slow file work.
 async fn off_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| ApiError::internal(format!("a worker thread ended: {error}")))
 }
 
-/// The folder of fetched models, where there is one and callers are known.
+/// Returns the folder of fetched models, if it is configured and callers are authenticated.
 fn pulls(state: &AppState, uri: &Uri) -> Result<(Arc<Models>, Arc<Pulls>), ApiError> {
     let models = state.models.as_ref();
     let found = models.and_then(|models| Some((models.clone(), models.pulls()?.clone())));
@@ -103,7 +103,8 @@ fn pulls(state: &AppState, uri: &Uri) -> Result<(Arc<Models>, Arc<Pulls>), ApiEr
     Ok(found)
 }
 
-/// The source that a request names: a model of the hub, and nothing else that a server could reach.
+/// Returns the source named by a request: only models of the hub, since the server could reach other
+/// addresses.
 fn source(fields: &mut Fields) -> Result<Source, ApiError> {
     let name: Option<String> = match fields.take("model")? {
         Some(name) => Some(name),
@@ -118,7 +119,7 @@ fn source(fields: &mut Fields) -> Result<Source, ApiError> {
     }
 }
 
-/// An error in the form of the server; paths of its folders stay in its log.
+/// Converts an error for the client; paths of the server's folders only go to its log.
 fn api_error(error: &HubError) -> ApiError {
     let (status, kind) = match error {
         HubError::NoMatch { .. }
@@ -139,11 +140,11 @@ fn api_error(error: &HubError) -> ApiError {
     ApiError::new(status, kind, error.to_string())
 }
 
-/// Turns progress into lines.
+/// Converts progress to lines.
 struct Reporter {
     lines: Sender<Value>,
     last: Option<Instant>,
-    /// File and stage of the last line.
+    /// File and phase of the last line.
     file: Option<(usize, Phase)>,
 }
 
@@ -174,7 +175,7 @@ impl Reporter {
     }
 }
 
-/// The lines of a download. Dropping them, because the client is gone, cancels it.
+/// The lines of a download. Dropping them, as when the client disconnects, cancels it.
 struct Lines {
     receiver: Receiver<Value>,
     cancel: Cancel,

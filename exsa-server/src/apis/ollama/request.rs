@@ -7,7 +7,7 @@ use crate::http::error::ApiError;
 use exsa_core::Request;
 use serde_json::{Map, Value, json};
 
-/// Options with the names of the engine's settings.
+/// Options with the same names as the engine's settings.
 const SAME: [&str; 14] = [
     "temperature",
     "top_k",
@@ -25,13 +25,13 @@ const SAME: [&str; 14] = [
     "mirostat_eta",
 ];
 
-/// A request as it was read.
+/// A parsed request.
 pub(super) struct Asked {
     pub(super) model: Option<String>,
     /// Whether the answer is streamed.
     pub(super) streamed: bool,
     pub(super) keep_alive: Option<KeepAlive>,
-    /// `None` if there is no prompt: the model is loaded, or with a `keep_alive` of 0 put to sleep.
+    /// `None` without a prompt: the model is loaded, or with a `keep_alive` of 0 put to sleep.
     pub(super) request: Option<Request>,
 }
 
@@ -50,7 +50,7 @@ pub(super) fn chat(mut fields: Fields) -> Result<Asked, ApiError> {
     rest(fields, target)
 }
 
-/// Reads a prompt, which goes through the chat template unless `raw` is set.
+/// Reads a prompt, which is rendered with the chat template unless `raw` is set.
 pub(super) fn generate(mut fields: Fields) -> Result<Asked, ApiError> {
     let prompt: String = fields.take("prompt")?.unwrap_or_default();
     let system: Option<String> = fields.take("system")?;
@@ -75,7 +75,7 @@ pub(super) fn generate(mut fields: Fields) -> Result<Asked, ApiError> {
     rest(fields, target)
 }
 
-/// Reads a request that is about the model alone.
+/// Reads a request without a prompt.
 fn without_prompt(mut fields: Fields) -> Result<Asked, ApiError> {
     Ok(Asked {
         model: fields.take("model")?,
@@ -85,7 +85,7 @@ fn without_prompt(mut fields: Fields) -> Result<Asked, ApiError> {
     })
 }
 
-/// Reads the fields that both kinds of requests have.
+/// Reads the fields common to both kinds of requests.
 fn rest(mut fields: Fields, mut target: Fields) -> Result<Asked, ApiError> {
     let streamed = fields.take("stream")?.unwrap_or(true);
     let keep_alive = KeepAlive::take(&mut fields)?;
@@ -116,19 +116,19 @@ fn rest(mut fields: Fields, mut target: Fields) -> Result<Asked, ApiError> {
     for (name, value) in options {
         match name.as_str() {
             _ if value.is_null() => {}
-            // Negative numbers stand for no limit.
+            // Negative numbers mean no limit.
             "num_predict" if value.as_i64().is_some_and(|tokens| tokens < 0) => {}
             "num_predict" => target.set("max_tokens", value),
             "seed" if value.as_i64().is_some_and(|seed| seed < 0) => {}
             name if SAME.contains(&name) => target.set(name, value),
-            // Others are about the process, as num_ctx and num_gpu, or obsolete.
+            // Other options configure the process, such as num_ctx and num_gpu, or are obsolete.
             _ => {}
         }
     }
     Ok(Asked { model, streamed, keep_alive, request: Some(request::read(target)?) })
 }
 
-/// A message in OpenAI's form: images become parts of the content, arguments of calls texts.
+/// Converts a message to OpenAI's form: images become content parts, arguments become strings.
 fn message(mut message: Value) -> Value {
     let Some(fields) = message.as_object_mut() else { return message };
     if let Some(thinking) = fields.remove("thinking") {

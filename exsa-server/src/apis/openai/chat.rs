@@ -61,7 +61,7 @@ struct Message {
     tool_calls: Vec<Call>,
 }
 
-/// A whole call of a tool.
+/// A complete tool call.
 #[derive(Debug, Serialize)]
 struct Call {
     id: String,
@@ -79,16 +79,16 @@ struct Function {
 fn conversation(fields: Fields) -> Result<Request, ApiError> {
     let is_true = |name| fields.get(name).and_then(Value::as_bool) == Some(true);
     if is_true("add_generation_prompt") && is_true("continue_final_message") {
-        let message = "continue_final_message: not allowed where add_generation_prompt is true";
+        let message = "continue_final_message: not allowed if add_generation_prompt is true";
         return Err(ApiError::invalid(message).param("continue_final_message"));
     }
     let request = request::read(fields)?;
     match &request.prompt {
         Prompt::Chat(messages) if messages.is_empty() => {
-            Err(ApiError::invalid("messages: at least one message is needed").param("messages"))
+            Err(ApiError::invalid("messages: at least one message is required").param("messages"))
         }
         Prompt::Chat(_) => Ok(request),
-        _ => Err(ApiError::invalid("messages are needed, not a prompt").param("messages")),
+        _ => Err(ApiError::invalid("messages are required, not a prompt").param("messages")),
     }
 }
 
@@ -213,10 +213,10 @@ struct ChatChunks {
     created: u64,
     model: String,
     system_fingerprint: String,
-    /// Set where log-probabilities are sent.
+    /// Set if log-probabilities are sent.
     tokenizer: Option<Arc<dyn Tokenizer>>,
     delivery: Delivery,
-    /// Tokens of the prompt, where every chunk has the usage.
+    /// Prompt tokens, if every chunk has the usage.
     prompt_tokens: usize,
     /// Tokens generated so far.
     tokens: usize,
@@ -227,7 +227,7 @@ struct ChatChunks {
     answers: BTreeMap<usize, Begun>,
 }
 
-/// Facts about an answer that has begun.
+/// State of an answer that has begun.
 #[derive(Debug, Default)]
 struct Begun {
     calls_tools: bool,
@@ -303,7 +303,7 @@ impl ChatChunks {
         });
     }
 
-    /// Sends a part of an answer, and before the first part the role.
+    /// Sends a part of an answer, preceded by the role before the first part.
     fn delta(&mut self, index: usize, delta: Delta<'_>, token: Option<&Token>, out: &mut Outbox) {
         self.begin(index, out);
         let logprobs = self.tokenizer.as_deref().zip(token);
@@ -376,8 +376,7 @@ impl Chunks for ChatChunks {
                 self.delta(call.index, delta, None, out);
                 self.answers.entry(call.index).or_default().calls_tools = true;
             }
-            // Deltas of the call that were sent cannot be taken back: the client sees a call without an end,
-            // and its text.
+            // Deltas that were sent cannot be withdrawn: the client sees a call without an end, and its text.
             Event::MalformedToolCall(call) => {
                 let delta = Delta { content: Some(&call.text), ..Delta::default() };
                 self.delta(call.index, delta, None, out);

@@ -55,7 +55,7 @@ impl<'a> Choice<'a> {
     }
 }
 
-/// Continues texts or token ids.
+/// Completes texts or token ids.
 pub(crate) async fn complete(
     State(state): State<Arc<AppState>>,
     client: Client,
@@ -161,18 +161,18 @@ pub(crate) async fn complete(
     Ok(Json(answer).into_response())
 }
 
-/// Parts of an answer beside its text.
+/// Parts of an answer besides its text.
 #[derive(Clone, Copy, Debug)]
 struct Parts {
     /// Log-probabilities of tokens.
     logprobs: bool,
     /// vLLM's `prompt_logprobs`.
     prompt: bool,
-    /// The prompt before the text.
+    /// Whether the answer begins with the prompt.
     echo: bool,
 }
 
-/// The beginning of an answer: what comes of the prompt.
+/// The beginning of an answer, derived from the prompt.
 #[derive(Default)]
 struct Start {
     text: String,
@@ -203,7 +203,7 @@ impl Parts {
     }
 }
 
-/// The text of a prompt, for answers that repeat it.
+/// Returns the text of a prompt, for answers that echo it.
 fn prompt_text(prompt: &Prompt, tokenizer: Option<&dyn Tokenizer>) -> String {
     match (prompt, tokenizer) {
         (Prompt::Text(text), _) => text.clone(),
@@ -216,7 +216,7 @@ fn prompt_text(prompt: &Prompt, tokenizer: Option<&dyn Tokenizer>) -> String {
     }
 }
 
-/// Turns prompts into such whose answers fill the gap before `suffix`.
+/// Converts prompts to fill-in-the-middle prompts for the gap before `suffix`.
 fn fill_in(
     mut requests: Vec<Request>,
     suffix: &str,
@@ -232,7 +232,7 @@ fn fill_in(
     Ok(requests)
 }
 
-/// Turns the number of log-probabilities that completions ask for into the two fields of a request, and
+/// Converts the number of log-probabilities requested by completions to the two fields of a request, and
 /// returns it.
 fn take_logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
     let wanted = match fields.take::<Value>("logprobs")? {
@@ -256,13 +256,13 @@ fn read_prompts(mut fields: Fields, prompts_max: usize) -> Result<Vec<Request>, 
         prompt => vec![prompt],
     };
     if prompts.len() > prompts_max {
-        let message = format!("prompt: {} prompts, but at most {prompts_max} are allowed", prompts.len());
+        let message = format!("prompt: {} prompts; at most {prompts_max} are allowed", prompts.len());
         return Err(ApiError::invalid(message).param("prompt"));
     }
     let read = |prompt| {
         let request = request::read(fields.with("prompt", prompt))?;
         match &request.prompt {
-            Prompt::Chat(_) => Err(ApiError::invalid("a prompt is needed, not messages").param("prompt")),
+            Prompt::Chat(_) => Err(ApiError::invalid("a prompt is required, not messages").param("prompt")),
             _ => Ok(request),
         }
     };
@@ -275,23 +275,23 @@ struct TextChunks {
     created: u64,
     model: String,
     fingerprint: String,
-    /// Set where it is needed for log-probabilities.
+    /// Set if required for log-probabilities.
     tokenizer: Option<Arc<dyn Tokenizer>>,
     parts: Parts,
     delivery: Delivery,
     usage: Usage,
-    /// Tokens of all prompts, where every chunk has the usage.
+    /// Tokens of all prompts, if every chunk has the usage.
     prompt_tokens: usize,
     /// Tokens generated so far.
     tokens: usize,
     timings: Option<Timings>,
-    /// Answers to each prompt.
+    /// Answers per prompt.
     n: usize,
-    /// Texts of the prompts, where answers begin with them.
+    /// Texts of the prompts, if answers begin with them.
     echoes: Vec<String>,
     /// Tokens of the prompts, by request.
     prompts: BTreeMap<usize, Vec<PromptToken>>,
-    /// Characters sent of each answer that has begun, by index.
+    /// Characters sent of each answer, by index.
     offsets: BTreeMap<usize, usize>,
 }
 
@@ -311,7 +311,7 @@ impl TextChunks {
         });
     }
 
-    /// Sends what an answer begins with, once.
+    /// Sends the beginning of an answer, once.
     fn begin(&mut self, request: usize, index: usize, out: &mut Outbox) {
         if self.offsets.contains_key(&index) {
             return;

@@ -40,7 +40,7 @@ struct Embedding {
 #[serde(untagged)]
 enum Vector {
     Numbers(Vec<f32>),
-    /// f32, little endian, in base64.
+    /// Little-endian f32 in base64.
     Text(String),
 }
 
@@ -56,7 +56,7 @@ impl Vector {
     }
 }
 
-/// One vector per text.
+/// Returns one vector per text.
 pub(crate) async fn embed(
     State(state): State<Arc<AppState>>,
     client: Client,

@@ -1,4 +1,4 @@
-//! `system_fingerprint`: changes where the same request with the same seed may get another answer.
+//! `system_fingerprint`: changes whenever the same request with the same seed may get another answer.
 
 use exsa_core::model_info::ModelInfo;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -1,8 +1,8 @@
-//! Finish reasons in the words of OpenAI's API.
+//! Finish reasons of OpenAI's API.
 
 use exsa_core::FinishReason;
 
-/// The finish reason of a whole answer.
+/// Returns the finish reason of a complete answer.
 pub(crate) fn finish_reason(reason: &FinishReason, calls_tools: bool) -> &'static str {
     match reason.openai() {
         "stop" if calls_tools => "tool_calls",

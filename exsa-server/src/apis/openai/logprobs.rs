@@ -25,7 +25,7 @@ struct Candidate {
     bytes: Vec<u8>,
 }
 
-/// The least log-probability that is sent: JSON has no infinity.
+/// The smallest log-probability that is sent, since JSON has no infinity.
 pub(crate) const LOWEST: f32 = -9999.0;
 
 impl Candidate {
@@ -46,13 +46,13 @@ fn bytes_of(id: TokenId, tokenizer: &dyn Tokenizer) -> Vec<u8> {
     bytes
 }
 
-/// The text of a token alone, or the name of a control token.
+/// Returns the text of a single token, or the name of a control token.
 pub(crate) fn text_of(id: TokenId, tokenizer: &dyn Tokenizer) -> String {
     String::from_utf8_lossy(&bytes_of(id, tokenizer)).into_owned()
 }
 
 impl ChatLogprobs {
-    /// Log-probabilities of `tokens`, of those that have them.
+    /// Log-probabilities of those `tokens` that have them.
     pub(crate) fn of<'a>(tokens: impl IntoIterator<Item = &'a Token>, tokenizer: &dyn Tokenizer) -> Self {
         let candidate = |id, logprob| Candidate::new(id, logprob, tokenizer);
         let content = tokens.into_iter().filter_map(|token| {
@@ -69,7 +69,7 @@ impl ChatLogprobs {
     }
 }
 
-/// Tokens and their log-probabilities as an object, the best first.
+/// Tokens with their log-probabilities as an object, best first.
 #[derive(Debug, Default)]
 struct Ranked(Vec<(String, f32)>);
 
@@ -79,19 +79,19 @@ impl Serialize for Ranked {
     }
 }
 
-/// The tokens of a completion with their log-probabilities, column by column.
+/// Tokens of a completion with their log-probabilities, as columns.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct CompletionLogprobs {
     tokens: Vec<String>,
-    /// Null for the first token of a prompt, which nothing precedes.
+    /// Null for the first token of a prompt.
     token_logprobs: Vec<Option<f32>>,
     top_logprobs: Vec<Option<Ranked>>,
     text_offset: Vec<usize>,
 }
 
 impl CompletionLogprobs {
-    /// Log-probabilities of `tokens`, whose text begins at the character `offset` of the answer. Returns the
-    /// offset behind them too.
+    /// Log-probabilities of `tokens`, whose text begins at the character `offset` of the answer. Also returns
+    /// the offset after them.
     pub(crate) fn of<'a>(
         tokens: impl IntoIterator<Item = &'a Token>,
         tokenizer: &dyn Tokenizer,
@@ -114,7 +114,8 @@ impl CompletionLogprobs {
         (columns, offset)
     }
 
-    /// Log-probabilities of a prompt, whose text begins the answer. Returns the characters of its text too.
+    /// Log-probabilities of a prompt, whose text begins the answer. Also returns the number of characters of
+    /// its text.
     pub(crate) fn of_prompt(tokens: &[PromptToken], tokenizer: &dyn Tokenizer) -> (Self, usize) {
         let (mut columns, mut bytes) = (Self::default(), Vec::new());
         for token in tokens {
@@ -133,7 +134,7 @@ impl CompletionLogprobs {
         (columns, characters)
     }
 
-    /// Appends the columns of the tokens behind these.
+    /// Appends the columns of later tokens.
     pub(crate) fn append(&mut self, mut rest: Self) {
         self.tokens.append(&mut rest.tokens);
         self.token_logprobs.append(&mut rest.token_logprobs);

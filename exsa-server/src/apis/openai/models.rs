@@ -22,10 +22,10 @@ pub(crate) struct Model {
     object: &'static str,
     created: u64,
     owned_by: &'static str,
-    /// Of an adapter, its model.
+    /// For an adapter, its model.
     #[serde(skip_serializing_if = "Option::is_none")]
     parent: Option<String>,
-    /// Further names, as llama-server lists them.
+    /// Aliases, as listed by llama-server.
     aliases: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_model_len: Option<usize>,
@@ -34,7 +34,7 @@ pub(crate) struct Model {
     meta: Option<Meta>,
 }
 
-/// State of a model, with the names of llama-server.
+/// State of a model, with llama-server's names.
 #[derive(Debug, Serialize)]
 struct Status {
     /// loaded, loading, sleeping or unloaded.
@@ -44,7 +44,7 @@ struct Status {
     failed: bool,
 }
 
-/// Facts about the model, with the names of llama-server.
+/// Model information, with llama-server's names.
 #[derive(Debug, Serialize)]
 struct Meta {
     architecture: String,
@@ -79,7 +79,7 @@ impl Model {
         }
     }
 
-    /// A model that is not ready, of which the name is known.
+    /// A model that is not ready; only its name is known.
     fn named(id: String, state: &ModelState, created: u64) -> Self {
         let (value, failed) = match state {
             ModelState::Loading(_) => ("loading", false),
@@ -113,7 +113,8 @@ impl Model {
     }
 }
 
-/// The ready models that the caller may use, the active model first, and those that a request loads or wakes.
+/// Lists the ready models that the caller may use, the active one first, and those that a request would load
+/// or wake.
 pub(crate) async fn list(State(state): State<Arc<AppState>>, caller: Caller) -> Json<List> {
     let ready = state.generator.models();
     let mut data: Vec<_> = ready.iter().map(|info| Model::new(info, state.started)).collect();
@@ -140,7 +141,7 @@ pub(crate) async fn list(State(state): State<Arc<AppState>>, caller: Caller) -> 
     Json(List { object: "list", data })
 }
 
-/// One model; its name may contain `/`.
+/// Returns one model; its name may contain `/`.
 pub(crate) async fn show(
     State(state): State<Arc<AppState>>,
     caller: Caller,

@@ -1,4 +1,4 @@
-//! Fields that chat completions and completions share.
+//! Fields common to chat completions and completions.
 
 use crate::http::body::Fields;
 use crate::http::error::ApiError;
@@ -11,18 +11,18 @@ use serde_json::{Map, Value};
 /// The last data of a stream.
 pub(crate) const DONE: &str = "[DONE]";
 
-/// How the answer is sent.
+/// Delivery of the answer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Delivery {
     /// As server-sent events.
     pub(crate) stream: bool,
-    /// With a last chunk that has the usage.
+    /// Whether a last chunk has the usage.
     pub(crate) include_usage: bool,
-    /// With the usage so far in every chunk.
+    /// Whether every chunk has the usage so far.
     pub(crate) continuous_usage: bool,
-    /// With llama-server's times.
+    /// Whether llama-server's times are included.
     pub(crate) timings: bool,
-    /// With reasoning under `reasoning_content` too.
+    /// Whether reasoning is also sent as `reasoning_content`.
     pub(crate) reasoning_content: bool,
 }
 
@@ -31,11 +31,11 @@ pub(crate) struct Delivery {
 #[derive(Default)]
 struct StreamOptions {
     include_usage: bool,
-    /// vLLM's.
+    /// vLLM's option.
     continuous_usage_stats: bool,
 }
 
-/// Longest text of a template's variable in bytes.
+/// Maximum bytes of a template variable.
 const VARIABLE_BYTES_MAX: usize = 64;
 
 impl Delivery {
@@ -62,7 +62,7 @@ impl Delivery {
     }
 }
 
-/// Reads a request of a stranger: settings that only the host may choose keep their defaults.
+/// Reads an untrusted request: settings reserved for the host keep their defaults.
 pub(crate) fn read(mut fields: Fields) -> Result<Request, ApiError> {
     for (field, replacement) in [("functions", "tools"), ("function_call", "tool_choice")] {
         if fields.get(field).is_some() {
@@ -82,7 +82,7 @@ pub(crate) fn read(mut fields: Fields) -> Result<Request, ApiError> {
     Ok(request)
 }
 
-/// Turns vLLM's number for the priority, of which lower ones go first, into a class.
+/// Converts vLLM's priority number, where lower is more urgent, to a class.
 fn take_priority(fields: &mut Fields) -> Result<(), ApiError> {
     let Some(Value::Number(number)) = fields.get("priority") else { return Ok(()) };
     let number = number.as_i64().ok_or_else(|| {
@@ -98,8 +98,8 @@ fn take_priority(fields: &mut Fields) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Makes `developer` messages system messages where the model's template does not know that role. Those at
-/// the beginning become one message, since templates take one.
+/// Converts `developer` messages to system messages if the model's template does not know that role. Those at
+/// the beginning become one message, since templates accept only one.
 pub(crate) fn map_roles(request: &mut Request, model: &ModelInfo) {
     const ROLE: &str = "developer";
     let Prompt::Chat(messages) = &mut request.prompt else { return };
@@ -120,7 +120,7 @@ pub(crate) fn map_roles(request: &mut Request, model: &ModelInfo) {
 /// Limits that OpenAI documents for `metadata`: pairs, characters of a key and of a value.
 const METADATA_MAX: (usize, usize, usize) = (16, 64, 512);
 
-/// Takes the field `metadata`, a map of texts that the answer repeats.
+/// Takes the field `metadata`, a map of strings that the answer echoes.
 pub(crate) fn metadata(fields: &mut Fields) -> Result<Option<Map<String, Value>>, ApiError> {
     let (pairs, key_max, value_max) = METADATA_MAX;
     let Some(metadata) = fields.take::<Map<String, Value>>("metadata")? else { return Ok(None) };
@@ -136,7 +136,7 @@ pub(crate) fn metadata(fields: &mut Fields) -> Result<Option<Map<String, Value>>
     Err(ApiError::invalid(message).param("metadata"))
 }
 
-/// Refuses variables whose value could spell a control token: templates write them as trusted text.
+/// Refuses variables whose value could spell a control token, since templates write them as trusted text.
 fn check_variable(name: &str, value: &Value) -> Result<(), ApiError> {
     let plain = |text: &str| {
         text.len() <= VARIABLE_BYTES_MAX

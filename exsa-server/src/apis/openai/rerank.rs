@@ -32,8 +32,7 @@ struct Document {
     text: String,
 }
 
-/// Documents with their scores, the best first. A score is the model's output, which no function has mapped
-/// to a range.
+/// Returns documents with their scores, best first. A score is the raw output of the model.
 pub(crate) async fn rerank(
     State(state): State<Arc<AppState>>,
     client: Client,

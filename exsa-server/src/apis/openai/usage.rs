@@ -24,14 +24,14 @@ struct CompletionTokens {
 }
 
 impl Usage {
-    /// Counts of an answer that is being generated.
+    /// Usage of an answer in progress.
     pub(crate) fn so_far(prompt: usize, completion: usize) -> Self {
         let mut counts = Self::default();
         counts.add(&exsa_core::Usage::new(prompt, completion));
         counts
     }
 
-    /// Sets the tokens of reasoning among those of the answer.
+    /// Sets the reasoning tokens within those of the answer.
     #[must_use]
     pub(crate) fn reasoning(mut self, reasoning_tokens: usize) -> Self {
         self.completion_tokens_details = Some(CompletionTokens { reasoning_tokens });

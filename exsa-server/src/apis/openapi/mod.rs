@@ -1,7 +1,7 @@
 //! `/openapi.json`: the routes as an OpenAPI 3.1 document.
 //!
 //! `routes.json` has one entry per route, in a short form that is expanded here; `schemas.json` has the
-//! schemas of bodies. Schemas name the fields that clients use most; all others of the engine's requests are
+//! schemas of bodies. Schemas name the most common fields; all other fields of the engine's requests are
 //! accepted too.
 
 use crate::http::error::ApiError;
@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 const ROUTES: &str = include_str!("routes.json");
 const SCHEMAS: &str = include_str!("schemas.json");
 
-/// The document, made once.
+/// Returns the document, which is built once.
 pub(crate) async fn openapi() -> Result<Json<&'static Value>, ApiError> {
     static DOCUMENT: OnceLock<Result<Value, String>> = OnceLock::new();
     match DOCUMENT.get_or_init(|| document().map_err(|error| error.to_string())) {
@@ -43,9 +43,9 @@ fn document() -> Result<Value, serde_json::Error> {
     }))
 }
 
-/// An operation from its short form: `summary`, `body`, `answer`, `error` and `query` with the names of
-/// schemas, `stream` and `type` with the media types of streams and of answers that are not JSON, `status` if
-/// it is not 200, and `also` for a second one.
+/// Expands an operation from its short form: `summary`; `body`, `answer`, `error` and `query` with the names
+/// of schemas; `stream` and `type` with the media types of streams and of answers that are not JSON; `status`
+/// if it is not 200, and `also` for a second one.
 fn operation(path: &str, facts: &Value) -> Value {
     let reference = |name: &str| json!({"schema": {"$ref": format!("#/components/schemas/{name}")}});
     let text = |name: &str| facts[name].as_str();
@@ -58,7 +58,7 @@ fn operation(path: &str, facts: &Value) -> Value {
             }
         }
     }
-    // OpenAPI 3.1 has no schema for the events of a stream.
+    // OpenAPI 3.1 cannot describe the events of a stream.
     if let Some(kind) = text("stream") {
         answers.insert(kind.into(), json!({}));
     }
@@ -68,7 +68,7 @@ fn operation(path: &str, facts: &Value) -> Value {
         "responses": {
             text("status").unwrap_or("200"): {"description": "The answer", "content": answers},
             "default": {
-                "description": "The request is refused, or failed",
+                "description": "The request was refused or failed",
                 "content": {"application/json": reference(error)},
             },
         },

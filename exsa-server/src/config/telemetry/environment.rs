@@ -1,4 +1,4 @@
-//! The standard environment variables of OpenTelemetry, which apply where the file is silent.
+//! Standard environment variables of OpenTelemetry, which apply to settings that the file omits.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ pub(super) fn process(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// The value of the first variable that is set, with its name. Empty values count as unset, as the
-/// specification of OpenTelemetry says.
+/// Returns the first variable that is set, with its name. Empty values count as unset, as in the
+/// OpenTelemetry specification.
 pub(super) fn first<'n>(read: Read<'_>, names: &[&'n str]) -> Option<(&'n str, String)> {
     names.iter().find_map(|name| Some((*name, read(name).filter(|value| !value.trim().is_empty())?)))
 }
 
-/// A variable with an integer of at least 1.
+/// Reads an integer of at least 1.
 pub(super) fn count(read: Read<'_>, names: &[&str]) -> Result<Option<usize>, String> {
     let Some((name, value)) = first(read, names) else { return Ok(None) };
     match value.trim().parse() {
@@ -25,14 +25,14 @@ pub(super) fn count(read: Read<'_>, names: &[&str]) -> Result<Option<usize>, Str
     }
 }
 
-/// A variable with a time in milliseconds.
+/// Reads a time in milliseconds.
 pub(super) fn milliseconds(read: Read<'_>, names: &[&str]) -> Result<Option<Duration>, String> {
     let Some((name, value)) = first(read, names) else { return Ok(None) };
     let time = value.trim().parse().map(Duration::from_millis);
     time.map(Some).map_err(|_| format!("{name} is '{value}'; allowed is a time in milliseconds"))
 }
 
-/// Whether variables switch traces off, or name another exporter than OTLP.
+/// Returns whether variables disable traces, or name an exporter other than OTLP.
 pub(super) fn switched_off(read: Read<'_>) -> bool {
     let is = |name, value: &str| read(name).is_some_and(|set| set.trim().eq_ignore_ascii_case(value));
     let exporters = read("OTEL_TRACES_EXPORTER").filter(|value| !value.trim().is_empty());
@@ -40,7 +40,7 @@ pub(super) fn switched_off(read: Read<'_>) -> bool {
         || exporters.is_some_and(|list| list.split(',').all(|exporter| exporter.trim() != "otlp"))
 }
 
-/// Rule of sampling: the share of traces, and whether the decision of a parent goes before it.
+/// Sampling rule: the share of traces, and whether the decision of a parent overrides it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Sampling {
     pub(crate) ratio: f64,
@@ -53,7 +53,7 @@ impl Default for Sampling {
     }
 }
 
-/// The sampler of `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG`.
+/// Reads `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG`.
 pub(super) fn sampling(read: Read<'_>) -> Result<Sampling, String> {
     let Some((name, sampler)) = first(read, &["OTEL_TRACES_SAMPLER"]) else { return Ok(Sampling::default()) };
     let (parent_based, root) = match sampler.trim().strip_prefix("parentbased_") {
@@ -80,8 +80,8 @@ fn ratio(read: Read<'_>) -> Result<f64, String> {
     ratio.ok_or_else(|| format!("{name} is '{value}'; allowed is a number from 0 to 1"))
 }
 
-/// Pairs of a list `name=value,name=value`, whose values are percent-encoded. The error tells the number of
-/// the pair at fault and never its value, which may be secret.
+/// Parses a list `name=value,name=value` with percent-encoded values. The error states the number of the
+/// invalid pair, never its value, which may be secret.
 pub(super) fn pairs(list: &str) -> Result<Vec<(String, String)>, String> {
     let parts = list.split(',').map(str::trim).enumerate().filter(|(_, part)| !part.is_empty());
     parts
@@ -94,7 +94,7 @@ pub(super) fn pairs(list: &str) -> Result<Vec<(String, String)>, String> {
         .collect()
 }
 
-/// The text that `value` encodes; `None` if an escape is incomplete or the text is not UTF-8.
+/// Percent-decodes `value`; `None` if an escape is incomplete or the text is not UTF-8.
 fn percent_decoded(value: &str) -> Option<String> {
     let mut bytes = value.bytes();
     let mut decoded = Vec::with_capacity(value.len());

@@ -1,4 +1,4 @@
-//! Headers of the export. Their values are secret: no error and no log shows them.
+//! Export headers. Their values are secret and appear in no error or log.
 
 use super::TelemetryConfig;
 use super::environment::{self, Read};
@@ -7,13 +7,13 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-/// Maximum bytes of a file with headers.
+/// Maximum bytes of a header file.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
-/// Variables with headers, used where the file names no other source.
+/// Variables with headers, used if the file names no other source.
 const VARIABLES: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"];
 
-/// The headers of the configured source; of a name that is given twice, the last.
+/// Reads the headers of the configured source; the last of duplicate names counts.
 ///
 /// # Errors
 ///

@@ -18,9 +18,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Export of traces to an OpenTelemetry collector.
+/// The section `[telemetry]`: export of traces to an OpenTelemetry collector.
 ///
-/// A setting without a value takes that of the standard environment variable, then the default.
+/// A setting without a value is taken from the standard environment variable, else its default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
@@ -30,33 +30,31 @@ pub struct TelemetryConfig {
     pub endpoint: Option<String>,
     /// Protocol of the export (`OTEL_EXPORTER_OTLP_PROTOCOL`).
     pub protocol: Option<TelemetryProtocol>,
-    /// File with headers of the export, one `name: value` per line.
+    /// File with export headers, one `name: value` per line.
     pub headers_file: Option<PathBuf>,
-    /// Environment variable with headers of the export, as `name=value,name=value`
-    /// (`OTEL_EXPORTER_OTLP_HEADERS`).
+    /// Environment variable with export headers, as `name=value,name=value` (`OTEL_EXPORTER_OTLP_HEADERS`).
     pub headers_env: Option<String>,
-    /// Certificates in PEM form by which the collector's own is checked; the common ones by default
+    /// CA certificates (PEM) for the collector's TLS certificate; the common ones by default
     /// (`OTEL_EXPORTER_OTLP_CERTIFICATE`).
     pub ca_file: Option<PathBuf>,
     /// Attribute `service.name`; `exsa-server` by default (`OTEL_SERVICE_NAME`).
     pub service_name: Option<String>,
-    /// Further attributes of the server (`OTEL_RESOURCE_ATTRIBUTES`).
+    /// Additional resource attributes (`OTEL_RESOURCE_ATTRIBUTES`).
     pub resource: BTreeMap<String, String>,
-    /// Share of traces that are exported, `0..=1`; 1 by default. The decision in an incoming `traceparent`
-    /// goes before it (`OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG`).
+    /// Share of exported traces, `0..=1`; 1 by default. The decision in an incoming `traceparent` overrides
+    /// it (`OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG`).
     pub sample_ratio: Option<f64>,
-    /// Maximum time of the export of a batch, retries included; 10 s by default
-    /// (`OTEL_EXPORTER_OTLP_TIMEOUT`).
+    /// Timeout for exporting a batch, retries included; 10 s by default (`OTEL_EXPORTER_OTLP_TIMEOUT`).
     #[serde(with = "units::optional_duration")]
     pub timeout: Option<Duration>,
-    /// Maximum spans that wait for their export; 2048 by default (`OTEL_BSP_MAX_QUEUE_SIZE`).
+    /// Maximum queued spans; 2048 by default (`OTEL_BSP_MAX_QUEUE_SIZE`).
     pub queue_max: Option<usize>,
-    /// Maximum spans of a batch; 512 by default (`OTEL_BSP_MAX_EXPORT_BATCH_SIZE`).
+    /// Maximum spans per batch; 512 by default (`OTEL_BSP_MAX_EXPORT_BATCH_SIZE`).
     pub batch_max: Option<usize>,
     /// Interval of exports; 5 s by default (`OTEL_BSP_SCHEDULE_DELAY`).
     #[serde(with = "units::optional_duration")]
     pub interval: Option<Duration>,
-    /// Maximum time of the last export when the server ends; 5 s by default.
+    /// Timeout of the last export at shutdown; 5 s by default.
     #[serde(with = "units::duration")]
     pub flush_timeout: Duration,
     /// Whether requests to `/health` and `/metrics` have spans; `false` by default.
@@ -97,54 +95,54 @@ impl Default for TelemetryConfig {
 }
 
 impl TelemetryConfig {
-    /// Traces to a collector at `endpoint`.
+    /// Creates a configuration with a collector at `endpoint`.
     pub fn new(endpoint: impl Into<String>) -> Self {
         Self { endpoint: Some(endpoint.into()), ..Self::default() }
     }
 
-    /// Sets the file with the headers of the export.
+    /// Sets the file with export headers.
     #[must_use]
     pub fn headers_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.headers_file = Some(path.into());
         self
     }
 
-    /// Adds an attribute of the server.
+    /// Adds a resource attribute.
     #[must_use]
     pub fn resource(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.resource.insert(name.into(), value.into());
         self
     }
 
-    /// Sets the share of traces that are exported.
+    /// Sets the share of exported traces.
     #[must_use]
     pub fn sample_ratio(mut self, ratio: f64) -> Self {
         self.sample_ratio = Some(ratio);
         self
     }
 
-    /// Sets the maximum time of the export of a batch.
+    /// Sets the timeout for exporting a batch.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Sets the maximum spans that wait, and those of a batch.
+    /// Sets the maximum queued spans, and spans per batch.
     #[must_use]
     pub fn queue(mut self, spans: usize, batch: usize) -> Self {
         (self.queue_max, self.batch_max) = (Some(spans), Some(batch));
         self
     }
 
-    /// Sets the interval of exports.
+    /// Sets the export interval.
     #[must_use]
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = Some(interval);
         self
     }
 
-    /// Sets the maximum time of the last export.
+    /// Sets the timeout of the last export.
     #[must_use]
     pub fn flush_timeout(mut self, timeout: Duration) -> Self {
         self.flush_timeout = timeout;
@@ -165,7 +163,7 @@ impl TelemetryConfig {
         self
     }
 
-    /// Reports unusable values.
+    /// Reports invalid values.
     #[cfg(feature = "otel")]
     pub(super) fn validate(&self, problems: &mut Problems) {
         if let Err(found) = Settings::resolve(self, &environment::process) {

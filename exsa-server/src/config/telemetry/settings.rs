@@ -1,4 +1,4 @@
-//! The settings in force: those of the file, of the environment, and the defaults.
+//! Effective settings: from the file, the environment, and the defaults.
 
 use super::environment::{self, Read, Sampling};
 use super::{TelemetryConfig, headers};
@@ -15,10 +15,10 @@ const QUEUE_MAX: usize = 1 << 20;
 /// A setting of the section, and its problem.
 type Invalid = (&'static str, String);
 
-/// The settings of an export that is on.
+/// Settings of an enabled export.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    /// The URL that batches are sent to.
+    /// The URL to which batches are sent.
     pub(crate) url: String,
     pub(crate) is_loopback: bool,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
@@ -37,7 +37,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// The settings of the process; `None` if traces are off.
+    /// Returns the settings of the process; `None` if traces are off.
     ///
     /// # Errors
     ///
@@ -46,7 +46,7 @@ impl Settings {
         Self::resolve(config, &environment::process)
     }
 
-    /// The settings with the variables that `read` knows. Variables count only while traces are on, so that
+    /// Returns the settings with the variables known to `read`. Variables only count while traces are on, so
     /// those meant for other programs do no harm.
     pub(super) fn resolve(config: &TelemetryConfig, read: Read<'_>) -> Result<Option<Self>, Vec<Invalid>> {
         let url = match environment::switched_off(read) {
@@ -94,7 +94,7 @@ impl Settings {
     }
 }
 
-/// The value, or a further problem.
+/// Returns the value, or records its problem.
 fn check<T>(value: Result<T, Invalid>, problems: &mut Vec<Invalid>) -> Option<T> {
     value.map_err(|problem| problems.push(problem)).ok()
 }
@@ -104,13 +104,13 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// The URL of the export, of the file or of the environment.
+/// Returns the export URL from the file or the environment.
 fn url(config: &TelemetryConfig, read: Read<'_>) -> Result<Option<String>, Invalid> {
     let traces = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
     let (source, base, path) = match &config.endpoint {
         Some(endpoint) => (String::new(), endpoint.clone(), "/v1/traces"),
         None => match environment::first(read, &[traces, "OTEL_EXPORTER_OTLP_ENDPOINT"]) {
-            // The variable of the signal names the whole URL.
+            // The signal-specific variable has the complete URL.
             Some((name, url)) if name == traces => (format!("{name}: "), url, ""),
             Some((name, url)) => (format!("{name}: "), url, "/v1/traces"),
             None => return Ok(None),
@@ -139,7 +139,7 @@ fn url(config: &TelemetryConfig, read: Read<'_>) -> Result<Option<String>, Inval
     Ok(Some(format!("{}{path}", base.trim_end_matches('/'))))
 }
 
-/// Checks the protocol of the environment; that of the file was checked when it was read.
+/// Checks the protocol from the environment; that of the file was checked when it was read.
 fn protocol(config: &TelemetryConfig, read: Read<'_>) -> Result<(), Invalid> {
     let names = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
     match environment::first(read, &names) {
@@ -171,7 +171,7 @@ fn sampling(config: &TelemetryConfig, read: Read<'_>) -> Result<Sampling, Invali
     }
 }
 
-/// The attributes of the environment and of the file, which goes before.
+/// Returns the attributes from the environment and the file; the file overrides.
 fn resource(config: &TelemetryConfig, read: Read<'_>) -> Result<BTreeMap<String, String>, Invalid> {
     let mut attributes = BTreeMap::new();
     if let Some((name, list)) = environment::first(read, &["OTEL_RESOURCE_ATTRIBUTES"]) {

@@ -1,4 +1,4 @@
-//! The engines of a model behind one queue.
+//! Remote engines of a model behind one queue.
 
 use super::loader::{RemoteLoader, member};
 use exsa_backend_remote::{RemoteEngine, RemoteOptions};
@@ -19,10 +19,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-/// Time between two attempts to reach an engine that did not answer at the start.
+/// Interval between attempts to reach an engine that did not respond at start.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// The engines of a model, and the search for those that were not reached.
+/// The engines of a model, and the search for missing ones.
 #[derive(Debug)]
 pub(super) struct Engines {
     pool: Arc<Pool>,
@@ -31,7 +31,7 @@ pub(super) struct Engines {
 
 #[derive(Debug)]
 struct Search {
-    /// Engines that were not reached; `None` ends the search.
+    /// Missing engines; `None` ends the search.
     missing: Mutex<Option<Vec<RemoteOptions>>>,
     ended: Condvar,
 }
@@ -48,7 +48,7 @@ impl Engines {
 }
 
 impl Search {
-    /// Tries the missing engines until all are reached, or the search is ended.
+    /// Retries missing engines until all are reached, or the search is ended.
     fn run(&self, pool: &Pool) {
         let mut missing = self.missing.lock();
         while missing.as_ref().is_some_and(|missing| !missing.is_empty()) {

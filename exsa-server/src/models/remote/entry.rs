@@ -1,4 +1,4 @@
-//! The tables of remote engines.
+//! Configuration tables of remote engines.
 
 use crate::models::units;
 use exsa_backend_remote::{Dialect, RemoteOptions};
@@ -9,34 +9,33 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A remote engine: a table of `remote` in a model's table.
+/// A remote engine: a table in `remote` of a model's table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct RemoteEntry {
     /// Base URL, without the paths of the API: `http://10.0.0.7:8000`.
     pub url: String,
-    /// Protocol of the engine; by default, the engine is asked once.
+    /// Protocol of the engine; detected by default.
     #[serde(skip_serializing_if = "RemoteDialect::is_default")]
     pub dialect: RemoteDialect,
-    /// Name of the model at the engine; by default, the first that it lists.
+    /// The engine's name of the model; by default the first listed one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// A file with the key that is sent as `Authorization: Bearer`.
+    /// A file with the API key, sent as `Authorization: Bearer`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key_file: Option<PathBuf>,
-    /// A GGUF file of the same model, with which text is turned into token ids here; its weights are not
-    /// read.
+    /// A GGUF file of the same model, for local tokenization; its weights are not read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<PathBuf>,
-    /// Tokens of context, where the engine does not tell.
+    /// Context length, if the engine does not report it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<NonZeroUsize>,
-    /// Requests sent at a time; 64 by default. The rest waits here.
+    /// Maximum concurrent requests; 64 by default. The rest wait here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<NonZeroUsize>,
-    /// Identity of the weights and their quantization. A cut answer goes on at another engine of the same
-    /// identity. By default, engines of one dialect with the same model name have the same.
+    /// Identity of weights and quantization. An interrupted answer continues only on an engine with the same
+    /// identity. By default, engines of one dialect with the same model name are identical.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
     /// Whether the engine draws the same tokens for a continued answer.
@@ -45,22 +44,22 @@ pub struct RemoteEntry {
     pub approximate: bool,
     /// Whether priorities are sent.
     pub priorities: bool,
-    /// Whether a cache salt that the engine has no field for is left out, in place of a refusal.
+    /// Whether a cache salt is dropped instead of refused if the engine has no field for it.
     pub ignore_cache_salt: bool,
-    /// Limit of the time to connect; 5 s by default.
+    /// Connect timeout; 5 s by default.
     #[serde(with = "units::duration", skip_serializing_if = "Option::is_none")]
     pub connect_timeout: Option<Duration>,
-    /// Limit of the time without a byte within a response; 120 s by default.
+    /// Timeout without a byte within a response; 120 s by default.
     #[serde(with = "units::duration", skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Duration>,
 }
 
-/// Protocols by their names in the configuration.
+/// Protocol names in the configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum RemoteDialect {
-    /// The engine is asked.
+    /// Detected.
     #[default]
     Auto,
     /// vLLM.
@@ -99,11 +98,11 @@ impl RemoteDialect {
 }
 
 impl RemoteEntry {
-    /// Options of the connection.
+    /// Returns the connection options.
     ///
     /// # Errors
     ///
-    /// A setting that cannot be used, by name, and the problem.
+    /// The invalid setting and its problem.
     pub(super) fn options(&self) -> Result<RemoteOptions, (&'static str, String)> {
         if self.url.is_empty() {
             return Err((

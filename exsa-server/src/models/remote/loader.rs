@@ -1,4 +1,4 @@
-//! The loader of models that remote engines serve.
+//! Loader of models served by remote engines.
 
 use crate::models::config::ModelEntry;
 use crate::models::error::ModelsError;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-/// Time between two attempts to reach an engine that did not answer at the start.
+/// Interval between attempts to reach an engine that did not respond at start.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// Connects to the engines of a model.
@@ -51,13 +51,13 @@ impl RemoteLoader {
             engines.push(options);
         }
         if engines.len() > 1 {
-            // Another engine is tried at once, in place of the same once more.
+            // Another engine is tried immediately instead of retrying the same one.
             engines.iter_mut().for_each(|options| options.retries = 0);
         }
         Ok(Self { engines })
     }
 
-    /// Connects to each engine, all at a time.
+    /// Connects to all engines concurrently.
     fn connect(&self) -> Vec<Result<RemoteEngine, String>> {
         thread::scope(|scope| {
             let connecting: Vec<_> = self
@@ -75,7 +75,7 @@ impl RemoteLoader {
         })
     }
 
-    /// The name of an engine in its pool.
+    /// Returns the name of an engine in its pool.
     fn name_of(options: &RemoteOptions) -> String {
         match &options.model {
             Some(model) => format!("{} {model}", options.url),
@@ -84,7 +84,7 @@ impl RemoteLoader {
     }
 }
 
-/// An engine that was reached, as a member of its pool.
+/// Creates the pool member of a connected engine.
 fn member(options: &RemoteOptions, engine: RemoteEngine) -> Member {
     Member::new(RemoteLoader::name_of(options), Arc::new(engine)).in_flight_max(options.in_flight_max)
 }
@@ -105,7 +105,7 @@ impl Loader for RemoteLoader {
         Err(LoadError::Backend(problems.join("; ")))
     }
 
-    /// The memory is elsewhere.
+    /// The memory is not on this machine.
     fn estimate(
         &self,
         _source: &ModelSource,
@@ -115,7 +115,7 @@ impl Loader for RemoteLoader {
         Ok(MemoryEstimate::new(0, 0, 0))
     }
 
-    /// Returns once an engine was reached; the others are tried again, time after time.
+    /// Returns once an engine was reached; the others are retried periodically.
     fn load(
         &self,
         _source: &ModelSource,

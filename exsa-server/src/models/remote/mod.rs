@@ -1,4 +1,4 @@
-//! Models that remote engines serve: their tables, and their loader.
+//! Models served by remote engines: configuration tables and loader.
 
 mod entry;
 mod loader;

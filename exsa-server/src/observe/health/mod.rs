@@ -18,7 +18,7 @@ pub(crate) async fn live() -> Response {
     Json(json!({"status": "ok"})).into_response()
 }
 
-/// `/health/ready`: the server takes requests.
+/// `/health/ready`: whether the server accepts requests.
 pub(crate) async fn ready(State(state): State<Arc<AppState>>) -> Response {
     match problem(&state) {
         None => Json(json!({"status": "ok"})).into_response(),
@@ -29,7 +29,7 @@ pub(crate) async fn ready(State(state): State<Arc<AppState>>) -> Response {
     }
 }
 
-/// `/health`: as [`ready`], in the form of llama-server.
+/// `/health`: like [`ready`], in llama-server's form.
 pub(crate) async fn health(State(state): State<Arc<AppState>>) -> Response {
     match problem(&state) {
         None => Json(json!({"status": "ok"})).into_response(),
@@ -40,8 +40,8 @@ pub(crate) async fn health(State(state): State<Arc<AppState>>) -> Response {
     }
 }
 
-/// The reason for which the server should get no requests: a drain, a load at start, an engine that stands
-/// still, or no model that is ready or that a request would load.
+/// Returns the reason why the server should get no requests: a drain, a load at start, a stalled engine, or
+/// no model that is ready or can be loaded by a request.
 pub(crate) fn problem(state: &AppState) -> Option<String> {
     if state.readiness.is_draining() {
         return Some("draining".into());

@@ -1,14 +1,14 @@
-//! Engines that make no progress while work waits.
+//! Detects engines that make no progress while requests wait.
 
 use exsa_core::stats::EngineStats;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Observes the statistics of engines, by model, and tells which of them stand still.
+/// Observes the statistics of engines, by model, and reports stalled ones.
 ///
-/// Progress is a completed step or pass, or an ended request. An engine without work need not make any, and
-/// requests whose client does not read are no work.
+/// Progress is a completed step or pass, or an ended request. An engine without work need not make progress;
+/// requests whose client does not read are not work.
 #[derive(Debug, Default)]
 pub(crate) struct Watchdog {
     models: BTreeMap<Arc<str>, Seen>,
@@ -18,13 +18,13 @@ pub(crate) struct Watchdog {
 #[derive(Debug)]
 struct Seen {
     progress: u64,
-    /// When work without further progress was first seen; `None` while there is no work.
+    /// Time at which work without further progress was first observed; `None` while there is no work.
     since: Option<Duration>,
 }
 
 impl Watchdog {
-    /// Takes statistics in at the time `now`, and returns the models that have stood still for longer than
-    /// `limit`. It is right at any interval of calls; a longer one finds a stall later.
+    /// Processes statistics at the time `now`, and returns the models that have been stalled for longer than
+    /// `limit`. It is correct at any call interval; a longer one only delays detection.
     pub(crate) fn observe(
         &mut self,
         stats: impl IntoIterator<Item = (Arc<str>, EngineStats)>,

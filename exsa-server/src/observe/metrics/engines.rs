@@ -16,17 +16,17 @@ type Counter = (&'static str, &'static str, fn(&EngineStats) -> u64);
 type Times = (&'static str, &'static str, fn(&EngineStats) -> Histogram);
 
 const GAUGES: [Gauge; 7] = [
-    ("exsa_running", "Requests that hold a sequence", |s| s.scheduler.running),
-    ("exsa_paused", "Requests that hold a sequence and whose client does not read", |s| s.scheduler.paused),
+    ("exsa_running", "Running requests", |s| s.scheduler.running),
+    ("exsa_paused", "Running requests whose client does not read", |s| s.scheduler.paused),
     ("exsa_kv_tokens_used", "Tokens of KV in blocks held by requests", |s| s.scheduler.kv_tokens_used),
     ("exsa_kv_tokens_cached", "Tokens of KV in blocks held only by the prefix cache", |s| {
         s.scheduler.kv_tokens_cached
     }),
-    ("exsa_kv_tokens_shared", "Tokens of KV in blocks of several sequences", |s| {
+    ("exsa_kv_tokens_shared", "Tokens of KV in blocks shared by several sequences", |s| {
         s.scheduler.kv_tokens_shared
     }),
     ("exsa_kv_tokens_max", "Tokens of KV in all blocks", |s| s.scheduler.kv_tokens_max),
-    ("exsa_embeds_open", "Requests for vectors or scores that have not ended", |s| s.embeds_open),
+    ("exsa_embeds_open", "Requests for embeddings or scores in flight", |s| s.embeds_open),
 ];
 
 const COUNTERS: [Counter; 26] = [
@@ -42,26 +42,26 @@ const COUNTERS: [Counter; 26] = [
     ("exsa_preemptions_saved", "Preemptions whose KV was saved", |s| s.scheduler.preemptions_saved),
     ("exsa_draft_runs", "Runs of drafts verified", |s| s.scheduler.drafts.runs),
     ("exsa_drafted_tokens", "Drafts verified", |s| s.scheduler.drafted_tokens),
-    ("exsa_accepted_drafts", "Drafts that became part of an answer", |s| s.scheduler.accepted_drafts),
-    ("exsa_rewound_tokens", "Generated tokens that were taken back", |s| s.scheduler.rewound_tokens),
+    ("exsa_accepted_drafts", "Drafts accepted", |s| s.scheduler.accepted_drafts),
+    ("exsa_rewound_tokens", "Generated tokens that were discarded", |s| s.scheduler.rewound_tokens),
     ("exsa_context_shifts", "Shifts of a full context", |s| s.scheduler.context_shifts),
     ("exsa_prompt_cache_restored", "Prompts restored from the prompt cache", |s| s.prompt_cache.restored),
     ("exsa_prompt_cache_restored_tokens", "Tokens of prompts restored from the prompt cache", |s| {
         s.prompt_cache.restored_tokens
     }),
-    ("exsa_prompt_cache_unrestored", "Reads of the prompt cache that gave nothing to restore", |s| {
+    ("exsa_prompt_cache_unrestored", "Reads of the prompt cache without a usable entry", |s| {
         s.prompt_cache.failed
     }),
     ("exsa_prompt_cache_unused", "Reads of the prompt cache that ended too late", |s| s.prompt_cache.unused),
     ("exsa_prompt_cache_late", "Requests that computed their prompt because a read was late", |s| {
         s.scheduler.prompt_reads_late
     }),
-    ("exsa_prompt_cache_saved", "Prompts handed to the prompt cache", |s| s.prompt_cache.saved),
-    ("exsa_prompt_cache_saved_bytes", "Bytes of prompts handed to the prompt cache", |s| {
+    ("exsa_prompt_cache_saved", "Prompts saved to the prompt cache", |s| s.prompt_cache.saved),
+    ("exsa_prompt_cache_saved_bytes", "Bytes of prompts saved to the prompt cache", |s| {
         s.prompt_cache.saved_bytes
     }),
-    ("exsa_prompt_cache_unsaved", "Prompts that the prompt cache did not take", |s| s.prompt_cache.unsaved),
-    ("exsa_embed_passes", "Passes over texts to embed or score", |s| s.embed_passes),
+    ("exsa_prompt_cache_unsaved", "Prompts that the prompt cache did not accept", |s| s.prompt_cache.unsaved),
+    ("exsa_embed_passes", "Forward passes for embeddings or scores", |s| s.embed_passes),
     ("exsa_texts_embedded", "Texts embedded or scored", |s| s.texts_embedded),
     ("exsa_tokens_embedded", "Tokens of texts embedded or scored", |s| s.tokens_embedded),
 ];
@@ -98,7 +98,7 @@ pub(super) fn write(models: &Models, page: &mut Page<'_>) -> fmt::Result {
             (labels, stats.scheduler.waiting_by_class[class.index()] as f64)
         })
     });
-    page.gauge("exsa_waiting", "Requests that wait for a sequence, by class", waiting)?;
+    page.gauge("exsa_waiting", "Requests waiting for a sequence, by class", waiting)?;
     for (name, help, read) in COUNTERS {
         page.counter(name, help, models.iter().map(|(model, stats)| (of(model), read(stats))))?;
     }
@@ -113,8 +113,8 @@ pub(super) fn write(models: &Models, page: &mut Page<'_>) -> fmt::Result {
     Ok(())
 }
 
-/// Writes the counters of drafts by source, and by position in their run, from 0; the last position counts
-/// all later ones too.
+/// Writes draft counters by source, and by position in their run, from 0; the last position includes all
+/// later ones.
 fn drafts(models: &Models, page: &mut Page<'_>) -> fmt::Result {
     type Read = fn(&DraftCounts) -> u64;
     let kinds: [(&str, &str, &str, Read); 2] = [

@@ -24,7 +24,7 @@ const NO_ROUTE: &str = "none";
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RouteLabels {
-    /// The route's template, so that names in paths make no labels.
+    /// The route's template, so that names in paths do not become labels.
     route: Arc<str>,
     method: &'static str,
 }
@@ -62,21 +62,17 @@ impl HttpMetrics {
         metrics.register("exsa_http_requests", "HTTP requests answered", self.requests.clone());
         metrics.register_with_unit(
             "exsa_http_request_duration",
-            "Time from the head of a request to the end of its response",
+            "Time from the request headers to the end of the response",
             Unit::Seconds,
             self.durations.clone(),
         );
         metrics.register("exsa_http_received_bytes", "Bytes of requests' bodies", self.received.clone());
         metrics.register("exsa_http_sent_bytes", "Bytes of responses' bodies", self.sent.clone());
-        metrics.register(
-            "exsa_http_in_flight",
-            "HTTP requests whose response has not ended",
-            self.in_flight.clone(),
-        );
+        metrics.register("exsa_http_in_flight", "HTTP requests in flight", self.in_flight.clone());
     }
 }
 
-/// Name of a method; those that are not of the standard make no labels.
+/// Returns the name of a method; nonstandard methods do not become labels.
 fn name_of(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -105,19 +101,19 @@ pub(crate) async fn count(State(state): State<Arc<AppState>>, request: Request, 
     response.map(|body| Body::new(Counted { body, bytes: sent, timed: Some(timed) }))
 }
 
-/// A request from its head to the end of its response; a client that goes away ends it too.
+/// Measures a request from its head to the end of its response, or until the client disconnects.
 struct Timed {
     http: HttpMetrics,
     labels: RouteLabels,
     begun: Instant,
-    /// 0 until the response's head is known.
+    /// 0 until the response head is known.
     status: u16,
 }
 
 impl Drop for Timed {
     fn drop(&mut self) {
         let RouteLabels { route, method } = self.labels.clone();
-        // The status that proxies log for clients that went away before an answer.
+        // Proxies log this status for clients that disconnected before a response.
         let status = if self.status == 0 { 499 } else { self.status };
         self.http.requests.get_or_create(&StatusLabels { route, method, status }).inc();
         self.http.durations.get_or_create(&self.labels).observe(self.begun.elapsed().as_secs_f64());

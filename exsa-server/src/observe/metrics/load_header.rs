@@ -1,4 +1,4 @@
-//! The load of the server in a response header, as ORCA (Open Request Cost Aggregation) and vLLM have it.
+//! Server load in a response header, as in ORCA (Open Request Cost Aggregation) and vLLM.
 //!
 //! A router that sends `endpoint-load-metrics-format: TEXT` or `JSON` gets `endpoint-load-metrics` with each
 //! response.
@@ -16,7 +16,7 @@ use std::sync::Arc;
 const FORMAT: HeaderName = HeaderName::from_static("endpoint-load-metrics-format");
 const LOAD: HeaderName = HeaderName::from_static("endpoint-load-metrics");
 
-/// Adds the header to a response, if the request asks for it and the server gives it.
+/// Adds the header to a response if the request asks for it and the server enables it.
 pub(crate) async fn add(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     let format = request.headers().get(FORMAT).filter(|_| state.metrics.options.load_header).cloned();
     let mut response = next.run(request).await;

@@ -1,8 +1,9 @@
-//! `/metrics`: counters for Prometheus, in its text format 0.0.4 or as OpenMetrics 1.0, as the scraper
-//! accepts.
+//! `/metrics`: metrics for Prometheus, in its text format 0.0.4 or as OpenMetrics 1.0, as negotiated with the
+//! scraper.
 //!
 //! Names begin with `exsa_`; times are in seconds, sizes in bytes. Labels are `model` and `class`, and for
-//! HTTP requests route, method and status; users are labels only if [`MetricsConfig::users_max`] allows it.
+//! HTTP requests route, method and status; users become labels only if [`MetricsConfig::users_max`] allows
+//! it.
 
 mod engines;
 mod http;
@@ -52,17 +53,17 @@ const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct MetricsConfig {
-    /// Further names under which metrics are given; none by default.
+    /// Aliases under which metrics are also exported; none by default.
     pub aliases: Vec<MetricsAlias>,
-    /// Maximum users that are labels of a metric; the others are summed. 0, the default, gives no metric by
-    /// user. Names of users are personal data, and each is a time series.
+    /// Maximum users that become labels of a metric; the others are summed. 0, the default, exports no
+    /// per-user metrics. User names are personal data, and each creates a time series.
     pub users_max: usize,
-    /// Whether responses tell the load of the server to clients that ask for it by
+    /// Whether responses report the server load to clients that request it with
     /// `endpoint-load-metrics-format`; `false` by default.
     pub load_header: bool,
 }
 
-/// Names of another server's metrics.
+/// Aliases from another server's metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -72,7 +73,7 @@ pub enum MetricsAlias {
 }
 
 impl MetricsConfig {
-    /// Adds names of another server.
+    /// Adds aliases of another server.
     #[must_use]
     pub fn alias(mut self, alias: MetricsAlias) -> Self {
         self.aliases.push(alias);
@@ -86,7 +87,7 @@ impl MetricsConfig {
         self
     }
 
-    /// Sets whether responses tell the load of the server.
+    /// Sets whether responses report the server load.
     #[must_use]
     pub fn load_header(mut self, told: bool) -> Self {
         self.load_header = told;
@@ -144,7 +145,7 @@ impl Metrics {
         self.lock().register(name, help, metric);
     }
 
-    /// Adds a metric in a unit, which its name gets as a suffix.
+    /// Adds a metric with a unit, which becomes a suffix of its name.
     pub(crate) fn register_with_unit(&self, name: &str, help: &str, unit: Unit, metric: impl Metric) {
         self.lock().register_with_unit(name, help, unit, metric);
     }
@@ -172,7 +173,7 @@ pub(crate) async fn metrics(
     Ok(([(header::CONTENT_TYPE, content_type)], page).into_response())
 }
 
-/// Statistics as of a scrape.
+/// Statistics at the time of a scrape.
 struct Snapshot {
     options: Arc<MetricsConfig>,
     generator: Arc<dyn Generator>,

@@ -1,4 +1,4 @@
-//! Counters of the server's operation: refusals of quotas and of the authentication, the audit log, reloads.
+//! Operational counters: quota refusals, authentication failures, the audit log, reloads.
 
 use super::Metrics;
 use super::page::{Labels, Page};
@@ -25,7 +25,7 @@ struct ReasonLabels {
     reason: String,
 }
 
-/// Counters of refused requests. Clones share them. Labels are codes of errors, never of a caller.
+/// Counters of refused requests. Clones share them. Labels are error codes, never callers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Refusals {
     quota: Family<LimitLabels, Counter>,
@@ -35,7 +35,7 @@ pub(crate) struct Refusals {
 
 impl Refusals {
     pub(super) fn register(&self, metrics: &Metrics) {
-        metrics.register("exsa_quota_refusals", "Requests that a quota refused", self.quota.clone());
+        metrics.register("exsa_quota_refusals", "Requests refused by a quota", self.quota.clone());
         metrics.register(
             "exsa_authentication_failures",
             "Requests without a valid key or token",
@@ -48,7 +48,7 @@ impl Refusals {
         );
     }
 
-    /// Counts a request that a limit refused.
+    /// Counts a request refused by a limit.
     pub(crate) fn quota(&self, limit: &'static str, reason: &'static str) {
         self.quota.get_or_create(&LimitLabels { limit, reason }).inc();
     }
@@ -58,13 +58,13 @@ impl Refusals {
         self.authentication.get_or_create(&ReasonLabels { reason: reason.into() }).inc();
     }
 
-    /// Counts a request beyond the rights of its caller.
+    /// Counts a request that exceeds the rights of its caller.
     pub(crate) fn permission(&self, reason: impl Into<String>) {
         self.permission.get_or_create(&ReasonLabels { reason: reason.into() }).inc();
     }
 }
 
-/// The audit log and the reloads as of a scrape.
+/// The audit log and the reloads at the time of a scrape.
 #[derive(Debug)]
 pub(super) struct Operations {
     pub(super) audit: Option<AuditLog>,
@@ -81,11 +81,11 @@ impl Collector for Operations {
                 "Lines of the audit log that are stable",
                 [(none(), stats.lines)],
             )?;
-            let help = "Lines that the audit log has lost because its queue was full";
+            let help = "Lines dropped by the audit log because its queue was full";
             page.counter("exsa_audit_lines_dropped", help, [(none(), stats.lines_dropped)])?;
             let help = "Writes of the audit log that failed";
             page.counter("exsa_audit_write_failures", help, [(none(), stats.write_failures)])?;
-            let help = "Checkpoints that a second place did not take";
+            let help = "Checkpoints not accepted by the second location";
             page.counter("exsa_audit_checkpoints_unsent", help, [(none(), stats.checkpoints_unsent)])?;
             let failed = f64::from(u8::from(stats.failed));
             page.gauge(

@@ -1,4 +1,4 @@
-//! Writing metrics of several models: one description, then a value for each model.
+//! Writes metrics of several models: one description, then one value per model.
 
 use exsa_core::stats::Histogram;
 use prometheus_client::encoding::DescriptorEncoder;

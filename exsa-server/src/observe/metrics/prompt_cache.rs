@@ -1,4 +1,4 @@
-//! The files of the prompt cache.
+//! Metrics of the prompt cache's files.
 
 use super::page::{Labels, Page};
 use exsa_cache::PromptCache;
@@ -7,7 +7,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use std::fmt;
 use std::sync::Arc;
 
-/// The prompt cache as of a scrape.
+/// The prompt cache at the time of a scrape.
 #[derive(Debug)]
 pub(super) struct Files(pub(super) Arc<PromptCache>);
 
@@ -36,8 +36,8 @@ impl Collector for Files {
             ("exsa_prompt_cache_writes", "Entries written", stats.writes),
             ("exsa_prompt_cache_written_bytes", "Bytes of entries written", stats.written_bytes),
             ("exsa_prompt_cache_write_failures", "Writes that failed", stats.write_failures),
-            ("exsa_prompt_cache_evicted", "Entries removed for room", stats.evicted),
-            ("exsa_prompt_cache_expired", "Entries removed for their age", stats.expired),
+            ("exsa_prompt_cache_evicted", "Entries removed to free space", stats.evicted),
+            ("exsa_prompt_cache_expired", "Entries removed because of their age", stats.expired),
             ("exsa_prompt_cache_damaged", "Damaged files removed", stats.damaged),
         ] {
             page.counter(name, help, [(none(), value)])?;

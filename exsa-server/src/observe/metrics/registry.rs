@@ -1,4 +1,4 @@
-//! State, loads and memory of the models of a registry, and users that wait.
+//! State, loads and memory of the models of a registry, and waiting users.
 
 use super::page::Page;
 use crate::models::Models;
@@ -26,7 +26,7 @@ pub(super) fn write(models: &Models, page: &mut Page<'_>) -> fmt::Result {
     let active = each().map(|(name, status)| (vec![("model", name)], f64::from(u8::from(status.active))));
     page.gauge("exsa_model_active", "1 for the model of requests that name none, else 0", active)?;
     let in_flight = each().map(|(name, status)| (vec![("model", name)], status.requests as f64));
-    page.gauge("exsa_model_requests_in_flight", "Requests of a model that have not ended", in_flight)?;
+    page.gauge("exsa_model_requests_in_flight", "Requests of a model in flight", in_flight)?;
     let memory = each().map(|(name, status)| {
         (vec![("model", name)], status.memory.map_or(0.0, |memory| memory.total() as f64))
     });
@@ -38,17 +38,17 @@ pub(super) fn write(models: &Models, page: &mut Page<'_>) -> fmt::Result {
     let fractions = each().filter_map(|(name, status)| {
         Some((vec![("model", name)], status.loading?.fraction().unwrap_or(0.0)))
     });
-    page.gauge("exsa_model_load_progress", "Share of a running load or reload, 0 to 1", fractions)?;
+    page.gauge("exsa_model_load_progress", "Progress of a running load or reload, 0 to 1", fractions)?;
     let counters: [Count; 3] = [
-        ("exsa_model_loads", "Loads that succeeded, those of reloads included", |s| s.counters.loads),
-        ("exsa_model_loads_failed", "Loads that failed", |s| s.counters.loads_failed),
-        ("exsa_model_evictions", "Evictions in favour of other models", |s| s.counters.evictions),
+        ("exsa_model_loads", "Successful loads, including reloads", |s| s.counters.loads),
+        ("exsa_model_loads_failed", "Failed loads", |s| s.counters.loads_failed),
+        ("exsa_model_evictions", "Evictions to make room for other models", |s| s.counters.evictions),
     ];
     for (name, help, read) in counters {
         page.counter(name, help, each().map(|(model, status)| (vec![("model", model)], read(status))))?;
     }
     let times = each().map(|(name, status)| (vec![("model", name)], status.counters.load_time));
-    page.seconds("exsa_model_load", "Time of loads that succeeded", times)?;
+    page.seconds("exsa_model_load", "Time of successful loads", times)?;
     write_members(models, page)?;
     let memory = models.registry().memory();
     let adapters = [(Vec::new(), memory.adapters as f64)];
@@ -73,15 +73,14 @@ fn write_members(models: &Models, page: &mut Page<'_>) -> fmt::Result {
     let ready = each().map(|(model, member)| (labels(model, member), f64::from(u8::from(member.ready))));
     page.gauge("exsa_member_ready", "1 for a worker or remote engine that takes requests, else 0", ready)?;
     let in_flight = each().map(|(model, member)| (labels(model, member), member.in_flight as f64));
-    page.gauge("exsa_member_in_flight", "Answers that a worker or remote engine has", in_flight)?;
+    page.gauge("exsa_member_in_flight", "Answers in flight on a worker or remote engine", in_flight)?;
     let lost = each().map(|(model, member)| (labels(model, member), member.lost));
     page.counter("exsa_member_lost", "Requests that were lost with a worker or remote engine", lost)?;
     let restarts = each().map(|(model, member)| (labels(model, member), member.restarts));
     page.counter("exsa_member_restarts", "Restarts of a worker process", restarts)
 }
 
-/// Writes the waiting answers of the users with most of them; those of all others are summed under an empty
-/// name.
+/// Writes the waiting answers of the users with most of them; the others are summed under an empty name.
 pub(super) fn write_users(models: &Models, users_max: usize, page: &mut Page<'_>) -> fmt::Result {
     let mut rows = Vec::new();
     for (model, users) in models.registry().waiting_by_user() {
@@ -92,10 +91,10 @@ pub(super) fn write_users(models: &Models, users_max: usize, page: &mut Page<'_>
     let values = rows
         .iter()
         .map(|(model, user, waiting)| (vec![("model", &**model), ("user", user.as_str())], *waiting as f64));
-    page.gauge("exsa_user_waiting", "Answers that wait for a sequence, by user", values)
+    page.gauge("exsa_user_waiting", "Answers waiting for a sequence, by user", values)
 }
 
-/// The `max` users with most waiting answers, and the sum of the others under an empty name.
+/// Returns the `max` users with the most waiting answers, and the sum of the others under an empty name.
 fn largest(users: Vec<(std::sync::Arc<str>, usize)>, max: usize) -> BTreeMap<String, usize> {
     let mut users: Vec<_> = users.into_iter().map(|(user, waiting)| (waiting, user)).collect();
     users.sort_unstable_by(|a, b| b.cmp(a));

@@ -1,7 +1,7 @@
-//! Aliases under the names of vLLM, for routers and dashboards that know only these.
+//! Aliases with vLLM's names, for routers and dashboards that only know these.
 //!
-//! Both generations are written: the present names, and those with `gpu_` that vLLM gave up and
-//! production-stack still reads. Metrics of vLLM that have no counterpart here are left out.
+//! Both generations are exported: the current names, and those with `gpu_` that vLLM has dropped but
+//! production-stack still reads. vLLM metrics without a counterpart here are left out.
 
 use super::engines::{DRAFT_POSITION_NAMES, Models};
 use super::page::{Labels, Page};
@@ -13,8 +13,8 @@ type Counter = (&'static str, &'static str, fn(&EngineStats) -> u64);
 type Times = (&'static str, &'static str, fn(&EngineStats) -> Histogram);
 
 const GAUGES: [Gauge; 5] = [
-    ("vllm:num_requests_running", "Requests that hold a sequence", |s| s.scheduler.running as f64),
-    ("vllm:num_requests_waiting", "Requests that wait for a sequence", |s| s.scheduler.waiting as f64),
+    ("vllm:num_requests_running", "Running requests", |s| s.scheduler.running as f64),
+    ("vllm:num_requests_waiting", "Requests waiting for a sequence", |s| s.scheduler.waiting as f64),
     ("vllm:kv_cache_usage_perc", "Share of the KV cache in use, 0 to 1", kv_use),
     ("vllm:gpu_cache_usage_perc", "Share of the KV cache in use, 0 to 1 (older name)", kv_use),
     ("vllm:gpu_prefix_cache_hit_rate", "Share of prompt tokens whose KV was cached (older name)", |s| {
@@ -37,9 +37,7 @@ const COUNTERS: [Counter; 11] = [
     ("vllm:generation_tokens", "Tokens generated", |s| s.tokens_generated),
     ("vllm:spec_decode_num_drafts", "Runs of drafts verified", |s| s.scheduler.drafts.runs),
     ("vllm:spec_decode_num_draft_tokens", "Drafts verified", |s| s.scheduler.drafted_tokens),
-    ("vllm:spec_decode_num_accepted_tokens", "Drafts that became part of an answer", |s| {
-        s.scheduler.accepted_drafts
-    }),
+    ("vllm:spec_decode_num_accepted_tokens", "Drafts accepted", |s| s.scheduler.accepted_drafts),
 ];
 
 const TIMES: [Times; 3] = [
@@ -48,7 +46,7 @@ const TIMES: [Times; 3] = [
     ("vllm:request_queue_time", "Time from submission to first admission", |s| s.queue_time),
 ];
 
-/// Share of the KV cache that requests hold, 0 to 1.
+/// Share of the KV cache held by requests, 0 to 1.
 pub(super) fn kv_use(stats: &EngineStats) -> f64 {
     let scheduler = &stats.scheduler;
     match scheduler.kv_tokens_max {
@@ -74,7 +72,7 @@ pub(super) fn write(models: &Models, page: &mut Page<'_>) -> fmt::Result {
         })
     });
     let name = "vllm:spec_decode_num_accepted_tokens_per_pos";
-    page.counter(name, "Drafts that became part of an answer, by position in their run", accepted)?;
+    page.counter(name, "Drafts accepted, by position in their run", accepted)?;
     for (name, help, read) in TIMES {
         page.histogram(name, help, models.iter().map(|(model, stats)| (of(model), read(stats))))?;
     }
@@ -90,7 +88,7 @@ pub(super) fn write(models: &Models, page: &mut Page<'_>) -> fmt::Result {
         labels.extend([("block_size", size.as_str()), ("num_gpu_blocks", blocks.as_str())]);
         (labels, 1.0)
     });
-    page.gauge("vllm:cache_config_info", "Tokens of a block of KV, and number of blocks", infos)
+    page.gauge("vllm:cache_config_info", "Tokens per KV block, and number of blocks", infos)
 }
 
 fn of(model: &str) -> Labels<'_> {

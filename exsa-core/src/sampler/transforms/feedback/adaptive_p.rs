@@ -1,5 +1,5 @@
-//! Adaptive-p: favours tokens near a target probability, which feedback adapts so that the chosen tokens'
-//! probabilities average to it (MrJackSpade and ddh0, llama.cpp pull request 17927, 2025).
+//! Adaptive-p: favours tokens near a target probability, adjusted by feedback so that the probabilities of
+//! the chosen tokens average to the target (MrJackSpade and ddh0, llama.cpp pull request 17927, 2025).
 
 use super::observations::Observations;
 use crate::sampler::candidates::Candidates;
@@ -8,7 +8,7 @@ use crate::token::TokenId;
 
 /// Logit of a token whose probability is exactly the target.
 const PEAK: f32 = 5.0;
-/// Steepness of the logits with the distance from the target.
+/// Slope of the logits over the distance from the target.
 const SHARPNESS: f32 = 10.0;
 /// Distance from the target at which the curve turns from quadratic to linear.
 const WIDTH: f32 = 0.3;

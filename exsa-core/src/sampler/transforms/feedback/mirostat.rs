@@ -1,5 +1,5 @@
-//! Mirostat 1: top-k with a `k` that feedback steers, so that the text's surprise approaches a target (Basu,
-//! Ramachandran, Keskar, Varshney: "Mirostat: a neural text decoding algorithm that directly controls
+//! Mirostat 1: top-k with a `k` that feedback adjusts, so that the surprise of the text approaches a target
+//! (Basu, Ramachandran, Keskar, Varshney: "Mirostat: a neural text decoding algorithm that directly controls
 //! perplexity", 2021, arXiv:2007.14966).
 
 use super::surprise::Surprise;
@@ -35,7 +35,7 @@ impl Mirostat {
         };
         let log_k = (ratio + f64::from(self.surprise.bound()) * LN_2) / s;
         match log_k {
-            // Also where s is 0, since all logits are equal, and the quotient is infinite or NaN.
+            // Also covers s = 0 (all logits are equal), where the quotient is infinite or NaN.
             log_k if log_k >= log_n => self.n_vocab,
             log_k if log_k > 0.0 => (exp_f64(log_k) as usize).clamp(1, self.n_vocab),
             _ => 1,

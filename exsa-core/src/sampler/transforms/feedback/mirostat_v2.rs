@@ -1,6 +1,6 @@
-//! Mirostat 2: keeps tokens below a surprise that feedback steers, so that the text's surprise approaches a
-//! target (Basu, Ramachandran, Keskar, Varshney: "Mirostat: a neural text decoding algorithm that directly
-//! controls perplexity", 2021, arXiv:2007.14966; version 2 of the authors' code).
+//! Mirostat 2: keeps tokens whose surprise is below a bound, which feedback adjusts so that the surprise of
+//! the text approaches a target (Basu, Ramachandran, Keskar, Varshney: "Mirostat: a neural text decoding
+//! algorithm that directly controls perplexity", 2021, arXiv:2007.14966; version 2 of the authors' code).
 
 use super::surprise::Surprise;
 use crate::sampler::candidates::Candidates;

@@ -1,4 +1,4 @@
-//! Transforms that learn from the tokens that were drawn.
+//! Transforms that adapt to the tokens drawn so far.
 
 mod observations;
 mod surprise;

@@ -1,4 +1,4 @@
-//! Values that a transform observed for accepted tokens, and that a resumed request gets back.
+//! Values that a transform observed for accepted tokens, which a resumed request restores.
 
 /// One value per accepted token; NaN if it is unknown.
 #[derive(Debug, Default)]
@@ -9,8 +9,8 @@ pub(in crate::sampler) struct Observations {
 }
 
 impl Observations {
-    /// Appends the value of an accepted token: the given one, or else that of the earlier run. Returns the
-    /// value, if it is known.
+    /// Appends the value of an accepted token: the given value, or else that of the earlier run. Returns the
+    /// value, if known.
     pub(super) fn accept(&mut self, value: Option<f32>) -> Option<f32> {
         let value = value.or_else(|| self.restored.get(self.values.len()).copied());
         self.values.push(value.unwrap_or(f32::NAN));

@@ -6,9 +6,9 @@ use std::f32::consts::LOG2_E;
 
 /// Controller of both versions of mirostat. Surprise is the negative binary logarithm of a probability.
 ///
-/// Starts with the bound `mu = 2 * tau` (the paper's choice). A token of surprise `s` under the distribution
-/// that it was drawn from changes it to `mu - eta * (s - tau)`. A token of unknown probability changes
-/// nothing.
+/// Starts with the bound `mu = 2 * tau` (the paper's choice). A token with surprise `s` under the
+/// distribution that it was drawn from changes the bound to `mu - eta * (s - tau)`. A token of unknown
+/// probability leaves it unchanged.
 #[derive(Debug)]
 pub(in crate::sampler) struct Surprise {
     /// Target surprise in bits.

@@ -8,7 +8,7 @@ use crate::sampler::transform::{Step, Transform};
 pub(in crate::sampler) struct Xtc {
     /// Chance of an exclusion, above 0 and at most 1.
     pub probability: f32,
-    /// In `0..=0.5`; above, no two tokens could reach it.
+    /// In `0..=0.5`; two tokens cannot both exceed 0.5.
     pub threshold: f32,
 }
 

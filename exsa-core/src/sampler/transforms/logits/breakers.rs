@@ -1,15 +1,15 @@
-//! Sequence breakers of DRY: texts across which no repetition counts.
+//! Sequence breakers of DRY: texts across which repetitions are not matched.
 
 use crate::token::TokenId;
 use crate::tokenizer::{EncodeOptions, Tokenizer};
 
-/// Tokens of a breaker after its first, at most.
+/// Maximum tokens of a breaker after the first.
 const TAIL_MAX: usize = 20;
 /// Tokens of the vocabulary per word of a bit set.
 const BITS: usize = u64::BITS as usize;
 
-/// Breaker texts as tokens: those that contain a breaker, and those that end with the beginning of one, with
-/// the tokens that complete it.
+/// Breaker texts as tokens: tokens that contain a breaker, and tokens that end with the beginning of a
+/// breaker, with the tokens that complete it.
 #[derive(Debug, Default)]
 pub(in crate::sampler) struct Breakers {
     /// Bit set of tokens that contain a breaker.
@@ -21,7 +21,7 @@ pub(in crate::sampler) struct Breakers {
 }
 
 impl Breakers {
-    /// Looks at the text of every token of the vocabulary. Empty texts are ignored.
+    /// Scans the text of every token of the vocabulary. Empty texts are ignored.
     pub(in crate::sampler) fn new(texts: &[String], tokenizer: &dyn Tokenizer) -> Self {
         let words = tokenizer.n_vocab().div_ceil(BITS);
         let mut breakers = Self { whole: vec![0; words], heads: vec![0; words], tails: Vec::new() };
@@ -102,7 +102,7 @@ fn encode(text: &str, tokenizer: &dyn Tokenizer) -> Vec<TokenId> {
     };
     let mut tokens = encode(text);
     if tokenizer.leading_space() {
-        // Encoded behind a line break, the text gets no space of its own.
+        // After a line break, the tokenizer does not prepend a space to the text.
         let (begin, both) = (encode("\n"), encode(&format!("\n{text}")));
         if let Some(rest) = both.strip_prefix(&begin[..]) {
             tokens = rest.to_vec();

@@ -1,15 +1,15 @@
-//! DRY, "don't repeat yourself": lowers tokens that would continue a repetition, the more the longer it is
-//! (p-e-w, text-generation-webui pull request 5677, 2024).
+//! DRY, "don't repeat yourself": penalizes tokens that would continue a repetition; the longer the
+//! repetition, the larger the penalty (p-e-w, text-generation-webui pull request 5677, 2024).
 
 use super::breakers::Breakers;
 use crate::sampler::candidates::Candidates;
 use crate::sampler::transform::{Step, Transform};
 use crate::token::TokenId;
 
-/// Let the last `n` tokens of the sequence occur at an earlier place, as many as match, but none at or before
-/// the last sequence breaker. The token that follows there gets a penalty of `multiplier * base^(n -
-/// allowed_length)`, if `n` is at least `allowed_length`. Of several places, the longest match counts.
-/// Breakers themselves get no penalty.
+/// Let `n` be the number of last tokens of the sequence that also occur at an earlier place; a match does not
+/// extend across the last sequence breaker. The token that follows at the earlier place gets a penalty of
+/// `multiplier * base^(n - allowed_length)`, if `n` is at least `allowed_length`. If there are several such
+/// places, the longest match is used. Breakers themselves get no penalty.
 #[derive(Debug)]
 pub(in crate::sampler) struct Dry {
     pub multiplier: f32,
@@ -32,8 +32,8 @@ impl Transform for Dry {
         if longest < *allowed_length {
             return;
         }
-        // Candidates keep logits as they were before temperature, and a penalty is subtracted from those
-        // behind it.
+        // Candidates keep the logits from before temperature, but a penalty applies to the logits after
+        // temperature.
         let scale = candidates.scale();
         for &(token, len) in matches.find(tokens, *allowed_length, longest) {
             if !breakers.contains(token) {
@@ -46,7 +46,7 @@ impl Transform for Dry {
 
 /// The penalty of a match that is `excess` tokens longer than allowed; finite.
 fn penalty(multiplier: f32, base: f32, excess: usize) -> f32 {
-    // By multiplications, which round equally on every processor, unlike the platform's powers.
+    // By multiplication, which rounds equally on every processor, unlike the platform's `pow`.
     let (mut power, mut square, mut rest) = (1.0, f64::from(base), excess);
     while rest > 0 {
         if rest & 1 == 1 {
@@ -58,12 +58,12 @@ fn penalty(multiplier: f32, base: f32, excess: usize) -> f32 {
     (f64::from(multiplier) * power).min(f64::from(f32::MAX)) as f32
 }
 
-/// Finds what followed earlier occurrences of the end of a sequence.
+/// Finds the tokens that followed earlier occurrences of the end of a sequence.
 #[derive(Debug, Default)]
 pub(in crate::sampler) struct Matches {
     /// Match lengths by distance from the end: how many tokens up to there equal the last tokens.
     lens: Vec<u32>,
-    /// Tokens that followed a match, with the length of the longest one.
+    /// Tokens that followed a match, with the length of the longest match.
     found: Vec<(TokenId, usize)>,
 }
 

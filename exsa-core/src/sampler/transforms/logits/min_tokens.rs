@@ -18,7 +18,7 @@ impl Transform for MinTokens {
             return;
         }
         let end = |id: TokenId| self.ends.binary_search(&id).is_ok();
-        // If nothing else is left, for instance by a grammar that is complete, the answer has to end.
+        // If no other token is left, for example because a grammar is complete, the answer must end.
         if candidates.iter().all(|(id, _)| end(id)) {
             return;
         }

@@ -1,4 +1,4 @@
-//! Transforms that change the logits of single tokens. Greedy decoding applies them too.
+//! Transforms that change the logits of individual tokens. They also apply to greedy decoding.
 
 mod window;
 

@@ -15,7 +15,7 @@ pub(in crate::sampler) struct Penalties {
     pub frequency: f32,
     pub presence: f32,
     pub window: Window,
-    /// Whether tokens of the prompt count.
+    /// Whether to count tokens of the prompt.
     pub prompt: bool,
 }
 
@@ -24,8 +24,8 @@ impl Transform for Penalties {
         let Self { repetition, frequency, presence, .. } = *self;
         let skipped = if self.prompt { 0 } else { step.prompt_len() };
         let tokens = step.history().get(skipped..).unwrap_or_default();
-        // Candidates keep logits as they were before temperature, and penalties are subtracted from those
-        // behind it.
+        // Candidates keep the logits from before temperature, but penalties apply to the logits after
+        // temperature.
         let scale = candidates.scale();
         for &(token, count) in self.window.counts(tokens) {
             candidates.change(token, |logit| {

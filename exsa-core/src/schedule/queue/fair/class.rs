@@ -6,11 +6,11 @@ use crate::priority::UserId;
 use crate::schedule::queue::View;
 use std::time::Duration;
 
-/// Maximum users compared as equals, least served first.
+/// Maximum users that are compared as equally served, least served first.
 const EQUALS_MAX: usize = 8;
 /// Requests considered per user.
 const WINDOW: usize = 4;
-/// Maximum times that a user's first request is passed by later requests of the same user.
+/// Maximum times that a user's first request is overtaken by later requests of the same user.
 const PASSED_MAX: u32 = 16;
 
 #[derive(Debug, Default)]

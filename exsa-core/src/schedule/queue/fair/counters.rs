@@ -1,4 +1,4 @@
-//! Users of one class, ordered by the service that they got.
+//! Users of one class, ordered by received service.
 
 use super::slab::List;
 use crate::priority::UserId;
@@ -19,7 +19,7 @@ pub(super) struct Flow {
     pub(super) counter: f64,
     pub(super) weight: f64,
     pub(super) waiting: List,
-    /// Times that the first request was passed by a later request of the same user.
+    /// Times that the first request was overtaken by a later request of the same user.
     pub(super) passed: u32,
     queued: bool,
 }
@@ -128,7 +128,7 @@ impl Flows {
         Some(flow)
     }
 
-    /// Removes the least served backlogged user from the order until it is put back.
+    /// Removes the least served backlogged user from the order, until the user is put back.
     pub(super) fn pop(&mut self) -> Option<FlowId> {
         loop {
             let Entry { counter, flow } = self.heap.pop()?;

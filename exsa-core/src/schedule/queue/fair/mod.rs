@@ -14,6 +14,16 @@ use slab::{SlotId, Slots};
 use std::time::Duration;
 
 /// Settings of a [`FairQueue`].
+///
+/// ```
+/// use exsa_core::EngineOptions;
+/// use exsa_core::queue::FairOptions;
+/// use std::time::Duration;
+///
+/// let fair = FairOptions::default().ageing(Duration::from_secs(10));
+/// let options = EngineOptions::default().fair(fair);
+/// # let _ = options;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(
     feature = "serde",
@@ -22,8 +32,8 @@ use std::time::Duration;
 )]
 #[non_exhaustive]
 pub struct FairOptions {
-    /// Time without service after which a class gets one turn ahead of more urgent classes,
-    /// and its request then counts as of the most urgent class; 5 s by default. So no class
+    /// Time without service after which a class gets one turn ahead of more urgent classes; 5 s by default.
+    /// The request served in that turn is then treated as one of the most urgent class. Thus no class
     /// starves, and the most urgent class loses at most one admission per interval and class.
     #[cfg_attr(feature = "serde", serde(with = "crate::wire::seconds"))]
     pub ageing: Duration,
@@ -46,11 +56,11 @@ impl FairOptions {
 
 /// The default order of an engine.
 ///
-/// The most urgent class goes first. Within a class, Virtual Token Counters (Sheng et al., "Fairness
-/// in Serving Large Language Models", OSDI 2024) give every user with waiting requests the same
-/// service per weight: the least served user goes next, prompts are charged net of cached tokens at
-/// admission, generated tokens as they come, and a returning user starts at the others' level. Among
-/// users whose service is within the view's quantum, and among the first requests of each, the
+/// The most urgent class goes first. Within a class, Virtual Token Counters (Sheng et al., "Fairness in
+/// Serving Large Language Models", OSDI 2024) give every user with waiting requests the same service per
+/// weight: the least served user goes next, prompts are charged at admission, without cached tokens,
+/// generated tokens as they are generated, and the counter of a returning user is lifted to the level of the
+/// others. Among users whose service is within the view's quantum, and among the first requests of each, the
 /// longest cached prefix goes first (deficit longest prefix match, Cao et al., arXiv 2501.14312).
 #[derive(Debug, Default)]
 pub struct FairQueue {

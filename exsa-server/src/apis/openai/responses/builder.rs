@@ -1,4 +1,4 @@
-//! A response in the making: events of the engine become items, and the typed events of a stream.
+//! A response in progress: engine events become items and typed stream events.
 
 use crate::apis::openai::logprobs::ChatLogprobs;
 use crate::http::error::ApiError;
@@ -9,12 +9,12 @@ use exsa_core::{Event, FinishReason, Usage};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-/// A response and the items that it has so far.
+/// A response with its items so far.
 pub(super) struct Builder {
     id: String,
     /// Fields that do not change: id, model, settings of the request.
     fixed: Map<String, Value>,
-    /// Set where log-probabilities are sent.
+    /// Set if log-probabilities are sent.
     tokenizer: Option<Arc<dyn Tokenizer>>,
     output: Vec<Value>,
     open: Option<Open>,
@@ -23,11 +23,11 @@ pub(super) struct Builder {
     status: &'static str,
     incomplete: Option<&'static str>,
     error: Option<Value>,
-    /// Number of the next event; `None` where events are not sent.
+    /// Sequence number of the next event; `None` if events are not sent.
     sequence: Option<u64>,
 }
 
-/// The item that is being written.
+/// The item in progress.
 struct Open {
     id: String,
     kind: Kind,
@@ -39,7 +39,7 @@ struct Open {
 enum Kind {
     Message,
     Reasoning,
-    /// A call by its index in the answer.
+    /// A call, by its index in the answer.
     Call {
         index: usize,
         call_id: String,
@@ -65,7 +65,7 @@ impl Open {
         }
     }
 
-    /// The item as it begins.
+    /// The item at its beginning.
     fn bare(&self) -> Value {
         let mut item = self.item("in_progress");
         if !matches!(self.kind, Kind::Call { .. }) {
@@ -74,7 +74,7 @@ impl Open {
         item
     }
 
-    /// The only part of the item's content.
+    /// The only content part of the item.
     fn part(&self) -> Value {
         let Self { text, logprobs, .. } = self;
         match self.kind {
@@ -85,7 +85,7 @@ impl Open {
 }
 
 impl Builder {
-    /// A response that sends events if it is `streamed`.
+    /// Creates a response that sends events if `streamed`.
     pub(super) fn new(
         id: String,
         fixed: Map<String, Value>,
@@ -111,7 +111,7 @@ impl Builder {
         &self.id
     }
 
-    /// The response as it is now.
+    /// The current response.
     pub(super) fn response(&self) -> Value {
         let usage = &self.usage;
         let usage = (self.status != "in_progress").then(|| {
@@ -150,11 +150,11 @@ impl Builder {
         self.send(name, out, |builder| json!({"response": builder.response()}));
     }
 
-    /// Takes in an event of the engine.
+    /// Processes an event of the engine.
     ///
     /// # Errors
     ///
-    /// The error that the request failed with.
+    /// The error of the failed request.
     pub(super) fn event(&mut self, event: Event, out: &mut Outbox) -> Result<(), ApiError> {
         match event {
             Event::Token(token) => self.token(&token, out),
@@ -240,12 +240,12 @@ impl Builder {
         }
     }
 
-    /// An id that follows from that of the response.
+    /// Derives an id from that of the response.
     fn derived_id(&self, prefix: &str, index: usize) -> String {
         format!("{prefix}{}{index:02x}", self.id.trim_start_matches("resp_"))
     }
 
-    /// Opens an item of this kind, unless it is open.
+    /// Opens an item of this kind, unless one is open.
     fn enter(&mut self, kind: Kind, out: &mut Outbox) {
         if self.open.as_ref().is_some_and(|open| open.kind == kind) {
             return;
@@ -285,7 +285,7 @@ impl Builder {
         }
     }
 
-    /// Ends the open item.
+    /// Closes the open item.
     fn leave(&mut self, status: &str, out: &mut Outbox) {
         match self.open.as_ref().map(|open| &open.kind) {
             None => return,

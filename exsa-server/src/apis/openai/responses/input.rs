@@ -1,13 +1,12 @@
-//! Input items of `/v1/responses`, and the conversation that they stand for.
+//! Input items of `/v1/responses`, and their conversion to a conversation.
 
 use crate::http::error::ApiError;
 use serde_json::{Map, Value, json};
 
-/// Maximum items of a request, those of previous responses included.
+/// Maximum items of a request, including those of previous responses.
 const ITEMS_MAX: usize = 4096;
 
-/// The list of items that `input` stands for: a text is a message of the user. `id` makes the ids of items
-/// without one.
+/// Returns the items of `input`, where a text is a user message. `id` generates ids for items without one.
 pub(super) fn items(input: Value, id: impl Fn(&str) -> String) -> Result<Vec<Value>, ApiError> {
     let items = match input {
         Value::String(text) => {
@@ -48,13 +47,13 @@ pub(super) fn items(input: Value, id: impl Fn(&str) -> String) -> Result<Vec<Val
     items.into_iter().enumerate().map(named).collect()
 }
 
-/// The messages of a chat completion that `items` stand for. Reasoning, text and calls that follow each other
-/// are one message of the assistant.
+/// Converts `items` to messages of a chat completion. Consecutive reasoning, text and calls become one
+/// assistant message.
 pub(super) fn messages(items: &[Value]) -> Result<Vec<Value>, ApiError> {
     let mut messages = Messages::default();
     if items.len() > ITEMS_MAX {
         let message = format!(
-            "input: {} items with those of the previous response, but at most {ITEMS_MAX} are allowed",
+            "input: {} items with those of the previous response; at most {ITEMS_MAX} are allowed",
             items.len()
         );
         return Err(ApiError::invalid(message).param("input"));
@@ -72,7 +71,7 @@ fn at(index: usize, problem: &str) -> ApiError {
     ApiError::invalid(format!("{param}: {problem}")).param(param)
 }
 
-/// The beginning of a text of a client, for messages.
+/// Returns the beginning of a client's text, for messages.
 fn shortened(text: &str) -> String {
     text.chars().take(64).collect()
 }
@@ -80,7 +79,7 @@ fn shortened(text: &str) -> String {
 #[derive(Default)]
 struct Messages {
     list: Vec<Value>,
-    /// The assistant's message in the making.
+    /// The assistant message in progress.
     open: Map<String, Value>,
 }
 
@@ -117,7 +116,7 @@ impl Messages {
         };
         match role {
             "assistant" => {
-                // A second text begins a second message, as does one after calls.
+                // A second text begins a second message, as does a text after calls.
                 if self.open.contains_key("content") || self.open.contains_key("tool_calls") {
                     self.flush();
                 }
@@ -151,7 +150,7 @@ impl Messages {
     }
 
     fn call(&mut self, item: &Map<String, Value>) -> Result<(), String> {
-        // Calls that were cut off have no result, and no place in a conversation.
+        // Calls that were cut off have no result, and do not belong into a conversation.
         if item.get("status").and_then(Value::as_str) == Some("incomplete") {
             return Ok(());
         }
@@ -165,10 +164,10 @@ impl Messages {
         Ok(())
     }
 
-    /// Ends the assistant's message.
+    /// Completes the assistant message.
     fn flush(&mut self) {
         let mut message = std::mem::take(&mut self.open);
-        // Reasoning alone led to nothing.
+        // Reasoning without a result is dropped.
         if message.contains_key("content") || message.contains_key("tool_calls") {
             message.insert("role".into(), "assistant".into());
             message.entry("content").or_insert(Value::Null);
@@ -177,7 +176,7 @@ impl Messages {
     }
 }
 
-/// Parts as content of a chat message: one text where all are texts, which every template takes.
+/// Converts parts to the content of a chat message: one text if all are texts, which every template accepts.
 fn content(parts: &[Value], field: &str) -> Result<Value, String> {
     let mut content = Vec::with_capacity(parts.len());
     for (index, part) in parts.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! `/v1/responses`: answers as typed items, which the server keeps for follow-up requests.
+//! `/v1/responses`: answers as typed items, stored on the server for follow-up requests.
 
 mod builder;
 mod input;

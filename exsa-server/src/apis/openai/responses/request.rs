@@ -7,7 +7,7 @@ use exsa_core::Request;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-/// A request, apart from what the conversation is made of.
+/// A request without its conversation.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) stream: bool,
@@ -20,7 +20,7 @@ pub(super) struct Asked {
     pub(super) previous: Option<String>,
     /// Whether log-probabilities are sent.
     pub(super) logprobs: bool,
-    /// Fields that the response repeats.
+    /// Fields that the response echoes.
     pub(super) echo: Map<String, Value>,
     /// The remaining fields, in the form of chat completions.
     fields: Fields,
@@ -68,7 +68,7 @@ impl Asked {
         };
         if asked.background && (asked.stream || !asked.store) {
             let message =
-                "background: stream must be false and store true; GET /v1/responses/{id} has the answer";
+                "background: stream must be false and store true; GET /v1/responses/{id} returns the answer";
             return Err(ApiError::invalid(message).param("background"));
         }
         asked.take_include()?;
@@ -83,7 +83,7 @@ impl Asked {
         Ok(asked)
     }
 
-    /// The request with its conversation, as messages of chat completions.
+    /// Builds the request with its conversation, as messages of chat completions.
     pub(super) fn into_request(mut self, mut messages: Vec<Value>) -> Result<Request, ApiError> {
         if let Some(instructions) = self.instructions {
             messages.insert(0, json!({"role": "system", "content": instructions}));

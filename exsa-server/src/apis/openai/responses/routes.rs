@@ -1,4 +1,4 @@
-//! The handlers of `/v1/responses`.
+//! Handlers of `/v1/responses`.
 
 use super::builder::Builder;
 use super::input;
@@ -83,7 +83,7 @@ pub(crate) async fn create(
     Ok(Json(chunks.close()).into_response())
 }
 
-/// Refuses a response in the background that would not be kept.
+/// Refuses a background response that would not be stored.
 fn check_background(state: &AppState, caller: &str) -> Result<(), ApiError> {
     if !state.responses.is_enabled() {
         let message = "background: this server stores no responses";
@@ -98,7 +98,7 @@ fn check_background(state: &AppState, caller: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Generates a response in the background and stores it, also where it fails or its key is revoked.
+/// Generates a response in the background and stores it, also if it fails or its key is revoked.
 async fn generate(mut answer: Work, mut chunks: ResponseChunks) {
     let mut unsent = Outbox::default();
     let ended = loop {
@@ -118,7 +118,7 @@ async fn generate(mut answer: Work, mut chunks: ResponseChunks) {
     }
 }
 
-/// The fields that every response has alike.
+/// Fields common to all responses.
 fn head(id: &str, model: &str) -> Map<String, Value> {
     [
         ("id", id.into()),
@@ -132,7 +132,7 @@ fn head(id: &str, model: &str) -> Map<String, Value> {
     .collect()
 }
 
-/// The items of a stored response's conversation, its output included.
+/// Returns the items of a stored response's conversation, including its output.
 fn history(state: &AppState, caller: &str, id: &str) -> Result<Vec<Value>, ApiError> {
     let stored = state.responses.get(caller, id, Instant::now()).ok_or_else(|| {
         ApiError::invalid("previous_response_id: there is no such response, or it has expired")
@@ -146,13 +146,13 @@ fn history(state: &AppState, caller: &str, id: &str) -> Result<Vec<Value>, ApiEr
     Ok(items)
 }
 
-/// A stored response, or one in the background as it began.
+/// Returns a stored response, or the initial state of a background response in progress.
 pub(crate) async fn show(
     State(state): State<Arc<AppState>>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    // A response is stored before it leaves the list of running ones.
+    // A response is stored before it is removed from the running ones.
     if let Some(running) = state.running_responses.get(&caller.id, &id) {
         return Ok(Json(running).into_response());
     }
@@ -172,7 +172,7 @@ pub(crate) async fn delete(
     }
 }
 
-/// Cancels a response that is being generated.
+/// Cancels a response in progress.
 pub(crate) async fn cancel(
     State(state): State<Arc<AppState>>,
     caller: Caller,
@@ -185,7 +185,7 @@ pub(crate) async fn cancel(
     Err(ApiError::invalid("the response has ended and can no longer be cancelled").code("response_ended"))
 }
 
-/// The part of a list that is asked for.
+/// The requested part of a list.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Page {
     after: Option<String>,
@@ -200,7 +200,7 @@ enum Order {
     Desc,
 }
 
-/// The input items of a stored response, the newest first unless asked otherwise.
+/// Returns the input items of a stored response, newest first by default.
 pub(crate) async fn input_items(
     State(state): State<Arc<AppState>>,
     caller: Caller,

@@ -1,23 +1,23 @@
-//! Responses that are being generated, so that their callers can cancel them.
+//! Responses in progress, which their callers can cancel.
 
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The responses that are being generated, by id.
+/// Responses in progress, by id.
 #[derive(Clone, Default)]
 pub(crate) struct RunningResponses(Arc<Mutex<HashMap<String, Entry>>>);
 
 struct Entry {
     caller: String,
-    /// The response as it began.
+    /// The initial state of the response.
     response: Value,
     cancelled: Arc<AtomicBool>,
     cancel: Box<dyn Fn() + Send>,
 }
 
-/// The place of a response in the list; dropping it takes the response off.
+/// Entry of a response in the list; dropping it removes the entry.
 pub(super) struct Running {
     list: RunningResponses,
     id: String,
@@ -25,7 +25,7 @@ pub(super) struct Running {
 }
 
 impl RunningResponses {
-    /// Lists a response. `cancel` ends its request.
+    /// Adds a response. `cancel` ends its request.
     pub(super) fn add(
         &self,
         id: String,
@@ -39,20 +39,19 @@ impl RunningResponses {
         Running { list: self.clone(), id, cancelled }
     }
 
-    /// A response of the caller as it began, while it is being generated.
+    /// Returns the initial state of a caller's response in progress.
     pub(super) fn get(&self, caller: &str, id: &str) -> Option<Value> {
         let list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         list.get(id).filter(|entry| entry.caller == caller).map(|entry| entry.response.clone())
     }
 
-    /// Responses of the caller that are being generated.
+    /// Number of the caller's responses in progress.
     pub(super) fn count(&self, caller: &str) -> usize {
         let list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         list.values().filter(|entry| entry.caller == caller).count()
     }
 
-    /// Cancels a response of the caller. Returns the response, or `None` if there is none that is being
-    /// generated.
+    /// Cancels a response of the caller. Returns the response, or `None` if it is not in progress.
     pub(super) fn cancel(&self, caller: &str, id: &str) -> Option<Value> {
         let list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = list.get(id).filter(|entry| entry.caller == caller)?;
@@ -65,7 +64,7 @@ impl RunningResponses {
 }
 
 impl Running {
-    /// Whether the caller cancelled the response.
+    /// Returns whether the caller cancelled the response.
     pub(super) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire)
     }

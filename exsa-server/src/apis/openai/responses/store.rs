@@ -1,4 +1,4 @@
-//! Stored responses: in memory, each its caller's own, bounded in number and bytes, and expiring.
+//! Stored responses: in memory, private to their caller, bounded in number and bytes, and expiring.
 
 use crate::config::units;
 use crate::http::error::ApiError;
@@ -8,8 +8,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Limits of stored responses. A new response takes the place of the oldest ones of its caller, or of the
-/// caller that has most bytes.
+/// Limits of stored responses. A new response replaces the oldest ones of its caller, or of the caller with
+/// the most bytes.
 ///
 /// ```
 /// use exsa_server::StoredResponses;
@@ -22,14 +22,14 @@ use std::time::{Duration, Instant};
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct StoredResponses {
-    /// Maximum responses of one caller; 256 by default. With 0 nothing is stored.
+    /// Maximum responses per caller; 256 by default. With 0 nothing is stored.
     pub count_per_caller: usize,
-    /// Maximum bytes of one caller's responses; 16 MiB by default.
+    /// Maximum bytes per caller; 16 MiB by default.
     #[serde(with = "units::size")]
     pub bytes_per_caller: usize,
-    /// Maximum responses in all; 16,384 by default.
+    /// Maximum responses in total; 16,384 by default.
     pub count: usize,
-    /// Maximum bytes in all; 256 MiB by default.
+    /// Maximum bytes in total; 256 MiB by default.
     #[serde(with = "units::size")]
     pub bytes: usize,
     /// Time after which a response is deleted; one day by default.
@@ -50,7 +50,7 @@ impl Default for StoredResponses {
 }
 
 impl StoredResponses {
-    /// Sets the maximum responses of one caller and their bytes.
+    /// Sets the maximum responses and bytes per caller.
     #[must_use]
     pub fn per_caller(mut self, count: usize, bytes: usize) -> Self {
         self.count_per_caller = count;
@@ -58,7 +58,7 @@ impl StoredResponses {
         self
     }
 
-    /// Sets the maximum responses in all and their bytes.
+    /// Sets the maximum responses and bytes in total.
     #[must_use]
     pub fn in_all(mut self, count: usize, bytes: usize) -> Self {
         self.count = count;
@@ -74,15 +74,15 @@ impl StoredResponses {
     }
 }
 
-/// Bytes that an entry takes beside its texts, roughly: ids, maps, queues.
+/// Approximate overhead of an entry in bytes: ids, maps, queues.
 const ENTRY_BYTES: usize = 512;
 
-/// A response with the items that led to it, as JSON texts.
+/// A response with its input items, as JSON texts.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stored {
     /// The response.
     pub(crate) response: String,
-    /// The list of input items, those of previous responses and their output included.
+    /// The list of input items, including those of previous responses and their output.
     pub(crate) input: String,
 }
 
@@ -114,7 +114,7 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// A keeper of the response to `items`.
+    /// Creates a keeper for the response to `items`.
     pub(super) fn new(store: Arc<ResponseStore>, caller: String, items: &[Value]) -> Self {
         Self { store, caller, input: json_text(items) }
     }
@@ -127,7 +127,7 @@ impl Keeper {
 }
 
 fn json_text(value: &(impl serde::Serialize + ?Sized)) -> String {
-    // JSON values always have a text.
+    // JSON values can always be serialized.
     serde_json::to_string(value).unwrap_or_default()
 }
 
@@ -140,9 +140,9 @@ pub(crate) struct ResponseStore {
 #[derive(Default)]
 struct Entries {
     by_id: HashMap<String, Entry>,
-    /// Ids of each caller, the oldest first.
+    /// Ids of each caller, oldest first.
     callers: HashMap<String, Owned>,
-    /// Ids in order of their expiry, those of deleted responses among them.
+    /// Ids in order of expiry, including those of deleted responses.
     expiring: VecDeque<(Instant, String)>,
     bytes: usize,
 }
@@ -163,12 +163,12 @@ impl ResponseStore {
         Self { limits, entries: Mutex::default() }
     }
 
-    /// Whether responses are stored at all.
+    /// Returns whether responses are stored at all.
     pub(crate) fn is_enabled(&self) -> bool {
         self.limits.count_per_caller > 0 && self.limits.count > 0
     }
 
-    /// Stores a response. One that is larger than the limits is not stored.
+    /// Stores a response. A response that exceeds the limits is not stored.
     pub(crate) fn insert(&self, caller: &str, id: &str, stored: Stored, now: Instant) {
         let bytes = stored.bytes();
         if !self.is_enabled() || bytes > self.limits.bytes_per_caller.min(self.limits.bytes) {
@@ -192,7 +192,7 @@ impl ResponseStore {
         let owned = entries.callers.entry(caller.to_owned()).or_default();
         owned.ids.push_back(id.to_owned());
         owned.bytes += bytes;
-        // A time beyond the clock's range is never.
+        // A time beyond the clock's range means never.
         if let Some(expiry) = now.checked_add(self.limits.time_to_live) {
             entries.expiring.push_back((expiry, id.to_owned()));
         }
@@ -200,7 +200,7 @@ impl ResponseStore {
         entries.by_id.insert(id.to_owned(), entry);
     }
 
-    /// A response of the caller; `None` for those of others too.
+    /// Returns a response of the caller; `None` also for those of others.
     pub(crate) fn get(&self, caller: &str, id: &str, now: Instant) -> Option<Arc<Stored>> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.expire(now);
@@ -222,7 +222,7 @@ impl Entries {
                 self.remove(&id);
             }
         }
-        // Ids of responses that were deleted long before their expiry must not pile up.
+        // Ids of responses that were deleted long before their expiry must not accumulate.
         if self.expiring.len() > 2 * self.by_id.len() + 64 {
             let by_id = &self.by_id;
             self.expiring.retain(|(_, id)| by_id.contains_key(id));

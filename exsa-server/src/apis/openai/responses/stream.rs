@@ -20,7 +20,7 @@ impl ResponseChunks {
         Self { builder, running, keeper }
     }
 
-    /// Takes in an event; a cancelled request is no error if it was the caller who cancelled it.
+    /// Processes an event; a cancelled request is not an error if its caller cancelled it.
     pub(super) fn take(&mut self, event: Event, out: &mut Outbox) -> Result<(), ApiError> {
         match self.builder.event(event, out) {
             Err(_) if self.running.is_cancelled() => {
