@@ -70,7 +70,7 @@ KERNEL(faulty, 64)(INOUT(float, x, 0), PARAMS(FaultParams, p, 1) INDICES)
     if (p.fault != FAULT_RACE) {
         BARRIER();
     }
-    if (p.fault == FAULT_RANGE) {
+    if (p.fault == FAULT_RANGE && THREAD == 63) {
         s[THREAD + 1] = 0.0f;
     }
     if (p.fault == FAULT_ALIGNMENT) {
