@@ -260,7 +260,7 @@ fn refusals_name_the_tensor() {
     let (quantized, _) = convert(&input, &QuantizeOptions::new(Mixture::Q8_0)).unwrap();
     let smaller = QuantizeOptions::new(Mixture::Q4_0);
     let message = refused(&quantized, &smaller);
-    assert!(message.starts_with("tensor 'token_embd.weight' is Q8_0 already"), "{message}");
+    assert!(message.starts_with("tensor 'token_embd.weight' is already Q8_0"), "{message}");
     let allowed = convert(&quantized, &smaller.clone().allow_requantize(true)).unwrap();
     assert_eq!(read(&allowed.0).tensor("blk.0.attn_q.weight").unwrap().dtype, GgmlType::Q4_0);
 
