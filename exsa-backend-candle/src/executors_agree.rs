@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::kernels::quantized::Isa;
 use crate::load::LoadedModel;
 use crate::load_steps::LoadSteps;
-use crate::mapping::Mapping;
+use crate::model_files::ModelFiles;
 use crate::session::CandleSession;
 use crate::weights::Weights;
 use crate::{compute, load};
@@ -16,19 +16,16 @@ use candle_core::Device;
 use exsa_core::SeqId;
 use exsa_core::backend::{KvType, LoadProgress, ModelSource, Session, SessionOptions};
 use exsa_core::batch::{Batch, Span};
-use exsa_core::gguf::Gguf;
-use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 
 fn loaded(name: &str, host: bool) -> Arc<LoadedModel> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/{name}.gguf"));
-    let mapping = Arc::new(Mapping::open(&ModelSource::file(path)).unwrap());
-    let gguf = Gguf::read(&mut Cursor::new(mapping.bytes())).unwrap();
-    let config = Config::from_metadata(gguf.metadata()).unwrap();
+    let files = ModelFiles::open(&ModelSource::file(path)).unwrap();
+    let config = Config::from_metadata(files.gguf().metadata()).unwrap();
     let (mut progress, team) = (LoadProgress::none(), compute::team(&Default::default()).unwrap());
     let steps = LoadSteps::new(&mut progress, 0).unwrap();
-    let weights = Weights::new(&gguf, mapping, Device::Cpu, host.then(Isa::detect), steps, team);
+    let weights = Weights::new(&files, Device::Cpu, host.then(Isa::detect), steps, team);
     Arc::new(load::load(config, 1, weights).unwrap())
 }
 

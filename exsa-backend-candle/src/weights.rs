@@ -11,8 +11,9 @@ use crate::layers::vector::Vector;
 use crate::load_steps::LoadSteps;
 use crate::mapped_weights::MappedRows;
 use crate::mapping::Mapping;
+use crate::model_files::ModelFiles;
 use crate::packed_cache::CachedMatrices;
-use crate::packed_tensor::{self, PackedTensor, damaged};
+use crate::packed_tensor::{PackedTensor, damaged};
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{Device, Tensor};
 use exsa_core::backend::Fingerprint;
@@ -21,6 +22,7 @@ use exsa_core::gguf::{GgmlType, Gguf, TensorInfo};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::hint::black_box;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Bytes between two reports of progress.
@@ -32,7 +34,7 @@ const PAGE_BYTES: usize = 4096;
 /// Takes tensors out of a mapped GGUF and puts them on a device.
 pub(crate) struct Weights<'a, 'p> {
     gguf: &'a Gguf,
-    mapping: Arc<Mapping>,
+    files: &'a ModelFiles,
     device: Device,
     steps: LoadSteps<'a, 'p>,
     taken: BTreeSet<&'a str>,
@@ -49,20 +51,19 @@ pub(crate) struct Weights<'a, 'p> {
 }
 
 impl<'a, 'p> Weights<'a, 'p> {
-    /// The tensors of `gguf`, whose bytes are `mapping`, for passes on the host's kernels of `isa` or,
-    /// without, over tensors on `device`.
+    /// The tensors of `files`, for passes on the host's kernels of `isa` or, without, over tensors on `device`.
     pub fn new(
-        gguf: &'a Gguf,
-        mapping: Arc<Mapping>,
+        files: &'a ModelFiles,
         device: Device,
         isa: Option<Isa>,
         steps: LoadSteps<'a, 'p>,
         team: Team,
     ) -> Self {
+        let gguf = files.gguf();
         let (taken, slow, fingerprint) = (BTreeSet::new(), BTreeSet::new(), Fingerprint::default());
         let packed = if isa.is_some() { packed_bytes(gguf) } else { 0 };
         let (memory, cached) = (Arena::new(packed), None);
-        Self { gguf, mapping, device, steps, taken, slow, fingerprint, isa, team, memory, cached }
+        Self { gguf, files, device, steps, taken, slow, fingerprint, isa, team, memory, cached }
     }
 
     /// Takes matrices from `cached` where it has them, in place of packing them.
@@ -94,9 +95,9 @@ impl<'a, 'p> Weights<'a, 'p> {
     fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<Arc<QTensor>, LoadError> {
         let tensor = self.find_matrix(name, rows, columns)?;
         let dtype = candle_dtype(tensor)?;
-        let (_, start, bytes) = self.table(tensor, rows, columns)?;
-        self.read_ahead(tensor, start, bytes)?;
-        let data = &self.mapping.bytes()[start..start + bytes];
+        let (_, mapping, place) = self.table(tensor, rows, columns)?;
+        let data = &mapping.bytes()[place];
+        self.read_ahead(tensor, data)?;
         // Candle reads blocks where they lie, which it wants aligned.
         if !(data.as_ptr() as usize).is_multiple_of(size_of::<f32>()) {
             return Err(damaged(tensor));
@@ -111,8 +112,8 @@ impl<'a, 'p> Weights<'a, 'p> {
         if tensor.shape[..] != [len as u64] {
             return Err(wrong_shape(tensor, &format!("[{len}]")));
         }
-        let (table, start, bytes) = self.table(tensor, 1, len)?;
-        self.read_ahead(tensor, start, bytes)?;
+        let (table, mapping, place) = self.table(tensor, 1, len)?;
+        self.read_ahead(tensor, &mapping.bytes()[place])?;
         let mut values = vec![0.0; len];
         table.row(0, &mut values);
         Tensor::from_vec(values, len, &self.device).load()
@@ -146,8 +147,8 @@ impl<'a, 'p> Weights<'a, 'p> {
     /// The matrix `name` where it lies in the file, of a type without a packed form.
     fn wide(&mut self, name: &str, rows: usize, columns: usize) -> Result<MappedRows, LoadError> {
         let tensor = self.find_matrix(name, rows, columns)?;
-        let (weight, start, bytes) = self.table(tensor, rows, columns)?;
-        self.read_ahead(tensor, start, bytes)?;
+        let (weight, mapping, place) = self.table(tensor, rows, columns)?;
+        self.read_ahead(tensor, &mapping.bytes()[place])?;
         if self.slow.insert(tensor.dtype) {
             log::warn!(
                 "weights of type {} have no kernel of their own: products with them are several times slower \
@@ -161,9 +162,8 @@ impl<'a, 'p> Weights<'a, 'p> {
     /// The matrix `name`, packed for our own products: from the packed cache where it is there.
     fn packed(&mut self, name: &str, rows: usize, columns: usize) -> Result<PackedTensor, LoadError> {
         let tensor = self.find_matrix(name, rows, columns)?;
-        let (start, bytes) = self.place(tensor)?;
-        let mapping = Arc::clone(&self.mapping);
-        let counts = self.take(tensor, &mapping.bytes()[start..start + bytes]);
+        let (mapping, place) = self.files.tensor(tensor, &mut self.team)?;
+        let counts = self.take(tensor, &mapping.bytes()[place.clone()]);
         let Self { steps, team, memory, cached, .. } = self;
         let mut done = |bytes: u64| if counts { steps.add(bytes) } else { steps.report() };
         if let Some(cached) = cached
@@ -171,8 +171,7 @@ impl<'a, 'p> Weights<'a, 'p> {
         {
             return Ok(matrix);
         }
-        let place = (&*mapping, start..start + bytes);
-        PackedTensor::pack(tensor, (rows, columns), place, team, memory, done)
+        PackedTensor::pack(tensor, (rows, columns), (&mapping, place), team, memory, done)
     }
 
     /// The embeddings `name` of `rows` tokens, to be multiplied by `scale`.
@@ -189,10 +188,9 @@ impl<'a, 'p> Weights<'a, 'p> {
         // The table stays in the file: its pages come into memory with the rows that are read, and are not
         // there twice where the same tensor is a projection too.
         let tensor = self.find_matrix(name, rows, columns)?;
-        let (table, start, bytes) = self.table(tensor, rows, columns)?;
-        let mapping = Arc::clone(&self.mapping);
-        if self.take(tensor, &mapping.bytes()[start..start + bytes]) {
-            self.steps.add(bytes as u64)?;
+        let (table, mapping, place) = self.table(tensor, rows, columns)?;
+        if self.take(tensor, &mapping.bytes()[place.clone()]) {
+            self.steps.add(place.len() as u64)?;
         }
         Ok(Embedding::host(Arc::new(table), scale))
     }
@@ -208,10 +206,15 @@ impl<'a, 'p> Weights<'a, 'p> {
     pub fn finish(self) -> Result<Fingerprint, LoadError> {
         let left = self.gguf.tensors().iter().find(|tensor| !self.taken.contains(tensor.name.as_str()));
         match left {
-            Some(tensor) => Err(LoadError::Tensor {
-                name: tensor.name.clone(),
-                problem: "the architecture knows no such tensor".to_owned(),
-            }),
+            Some(tensor) => {
+                let is_scale = [".scale", ".input_scale"].iter().any(|end| tensor.name.ends_with(end));
+                let problem = if is_scale {
+                    "scales beside the weights, as files in NVFP4 have them, are not supported; a file without is"
+                } else {
+                    "the architecture knows no such tensor"
+                };
+                Err(LoadError::Tensor { name: tensor.name.clone(), problem: problem.to_owned() })
+            }
             None => Ok(self.fingerprint),
         }
     }
@@ -231,22 +234,17 @@ impl<'a, 'p> Weights<'a, 'p> {
         Ok(tensor)
     }
 
-    /// A tensor as `rows` rows of `columns` values in the file, where it begins, and how many bytes it has.
+    /// A tensor as `rows` rows of `columns` values, and its place in a mapping.
     fn table(
-        &self,
+        &mut self,
         tensor: &TensorInfo,
         rows: usize,
         columns: usize,
-    ) -> Result<(MappedRows, usize, usize), LoadError> {
+    ) -> Result<(MappedRows, Arc<Mapping>, Range<usize>), LoadError> {
         check_type(tensor)?;
-        let (start, bytes) = self.place(tensor)?;
-        let table = MappedRows::new(&self.mapping, start, (rows, columns), tensor.dtype);
-        Ok((table.ok_or_else(|| damaged(tensor))?, start, bytes))
-    }
-
-    /// Start of a tensor in the mapping, and its length in bytes.
-    fn place(&self, tensor: &TensorInfo) -> Result<(usize, usize), LoadError> {
-        packed_tensor::place(tensor, &self.mapping).map(|place| (place.start, place.len()))
+        let (mapping, place) = self.files.tensor(tensor, &mut self.team)?;
+        let table = MappedRows::new(&mapping, place.start, (rows, columns), tensor.dtype);
+        Ok((table.ok_or_else(|| damaged(tensor))?, mapping, place))
     }
 
     /// Notes that a tensor is used, and its first and last bytes; false if it was used before.
@@ -264,9 +262,7 @@ impl<'a, 'p> Weights<'a, 'p> {
 
     /// Brings the bytes of a tensor into memory, so that progress is real and the first token does not wait
     /// for the disk.
-    fn read_ahead(&mut self, tensor: &'a TensorInfo, start: usize, bytes: usize) -> Result<(), LoadError> {
-        let mapping = Arc::clone(&self.mapping);
-        let data = &mapping.bytes()[start..start + bytes];
+    fn read_ahead(&mut self, tensor: &'a TensorInfo, data: &[u8]) -> Result<(), LoadError> {
         if !self.take(tensor, data) {
             return Ok(());
         }

@@ -36,6 +36,7 @@ pub mod error;
 pub mod finish;
 pub mod generator;
 pub mod gguf;
+pub mod model_file;
 pub mod model_info;
 mod options;
 mod overflow;

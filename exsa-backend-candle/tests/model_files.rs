@@ -1,0 +1,252 @@
+//! Models of several files, and options that change what a file says.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use exsa_backend_candle::CandleBackend;
+use exsa_conformance::edit::Edit;
+use exsa_conformance::harness::{feed, worst};
+use exsa_core::backend::{
+    InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, PackedCache, SessionOptions,
+};
+use exsa_core::error::LoadError;
+use exsa_core::gguf::{GgmlType, Value};
+use std::path::Path;
+use std::sync::Arc;
+use support::{ARCHITECTURES, data, edit_of, load, session};
+
+fn load_with(source: impl Into<ModelSource>, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
+    CandleBackend::new().load(&source.into(), options, &mut LoadProgress::none())
+}
+
+fn logits(model: &Arc<dyn Model>) -> Vec<Vec<f32>> {
+    feed(&mut *session(model), 0, 0, &[1, 50, 300, 7, 7, 8], 6)
+}
+
+fn refusal(source: impl Into<ModelSource>, options: &LoadOptions) -> String {
+    match load_with(source, options) {
+        Ok(_) => panic!("it loads"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn a_split_model_is_the_whole_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = CandleBackend::new();
+    for (at, name) in ["llama-f32", "gemma3-f32", "llama-q4_k_m"].into_iter().enumerate() {
+        let whole = load(data(&format!("{name}.gguf")));
+        let expected = logits(&whole);
+        let parts = [2, 3, 60][at];
+        let paths = edit_of(name).write_split(folder.path(), name, parts).unwrap();
+        for path in [&paths[0], &paths[1], paths.last().unwrap()] {
+            let split = load_with(path, &LoadOptions::new()).unwrap();
+            assert_eq!(logits(&split), expected, "{name} by {}", path.display());
+            assert_eq!(split.info(), whole.info());
+            assert_eq!(split.fingerprint(), whole.fingerprint());
+            assert_eq!(backend.inspect(&path.into()).unwrap(), *whole.info());
+        }
+        // Parts under any name.
+        let renamed: Vec<_> = (0..parts).map(|i| folder.path().join(format!("{name}.part{i}"))).collect();
+        paths.iter().zip(&renamed).for_each(|(from, to)| std::fs::rename(from, to).unwrap());
+        let split = load_with(ModelSource::Files(renamed), &LoadOptions::new()).unwrap();
+        assert_eq!(logits(&split), expected, "{name}");
+        let (load, options) = (LoadOptions::new(), SessionOptions::new().sequences(1));
+        let whole = ModelSource::file(data(&format!("{name}.gguf")));
+        let paths = edit_of(name).write_split(folder.path(), name, parts).unwrap();
+        let estimate = |source: &ModelSource| backend.estimate(source, &load, &options).unwrap();
+        assert_eq!(estimate(&whole), estimate(&ModelSource::file(&paths[0])));
+    }
+}
+
+#[test]
+fn a_packed_cache_of_a_split_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = edit_of("llama-q4_k_m").write_split(folder.path(), "m", 3).unwrap();
+    let expected = logits(&load_with(&paths[0], &LoadOptions::new()).unwrap());
+    let options = LoadOptions::new().packed_cache(PackedCache::beside_model());
+    let packed = PackedCache::beside_model().file(&paths[0]);
+    let read = || std::fs::read(&packed).unwrap();
+    assert_eq!(logits(&load_with(&paths[0], &options).unwrap()), expected);
+    let first = read();
+    assert_eq!(logits(&load_with(&paths[0], &options).unwrap()), expected);
+    assert_eq!(read(), first, "it was used");
+    // Another last part is another model.
+    let mut bytes = std::fs::read(&paths[2]).unwrap();
+    let at = bytes.len() - 3;
+    bytes[at] ^= 1;
+    std::fs::write(&paths[2], bytes).unwrap();
+    load_with(&paths[0], &options).unwrap();
+    assert_ne!(read(), first);
+    // So is the same in another type.
+    let floats = edit_of("llama-f32").write_split(folder.path(), "f", 2).unwrap();
+    let packed = PackedCache::beside_model().file(&floats[0]);
+    load_with(&floats[0], &options).unwrap();
+    let first = std::fs::read(&packed).unwrap();
+    let quantized = options.clone().quantize(GgmlType::Q8_0);
+    let (cold, warm) =
+        (load_with(&floats[0], &quantized).unwrap(), load_with(&floats[0], &quantized).unwrap());
+    assert_eq!(logits(&cold), logits(&warm));
+    assert_ne!(std::fs::read(&packed).unwrap(), first);
+}
+
+/// Writes the parts of a model, changes one, and gives the error of loading the first.
+fn damaged(change: impl FnOnce(&[std::path::PathBuf], &Path)) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = edit_of("llama-f32").write_split(folder.path(), "big", 3).unwrap();
+    change(&paths, folder.path());
+    refusal(&paths[0], &LoadOptions::new())
+}
+
+#[test]
+fn parts_that_do_not_belong_together() {
+    let says = |text: String, words: &[&str]| {
+        words.iter().for_each(|word| assert!(text.contains(word), "'{text}' does not say '{word}'"));
+    };
+    let second = "big-00002-of-00003.gguf";
+    let edit = |path: &Path, change: fn(Edit) -> Edit| {
+        let edit = Edit::of(&std::fs::read(path).unwrap()).unwrap();
+        std::fs::write(path, change(edit).bytes()).unwrap();
+    };
+    says(damaged(|paths, _| std::fs::remove_file(&paths[1]).unwrap()), &[second, "part 2 of 3", "missing"]);
+    says(
+        damaged(|paths, _| std::fs::copy(&paths[2], &paths[1]).map(drop).unwrap()),
+        &[second, "part 3", "part 2 is expected"],
+    );
+    says(
+        damaged(|paths, _| edit(&paths[1], |edit| edit.set("split.count", Value::U16(4)))),
+        &[second, "4 parts", "big-00001-of-00003.gguf says 3"],
+    );
+    says(
+        damaged(|paths, _| edit(&paths[1], |edit| edit.set("split.tensors.count", Value::I32(5)))),
+        &[second, "5 tensors", "another model"],
+    );
+    says(
+        damaged(|paths, _| edit(&paths[1], |edit| edit.set("general.architecture", Value::Str("x".into())))),
+        &[second, "general.architecture", "another model"],
+    );
+    says(
+        damaged(|paths, _| edit(&paths[1], |edit| edit.set("split.no", Value::U16(3)))),
+        &[second, "split.no", "below split.count"],
+    );
+    says(
+        damaged(|paths, _| edit(&paths[1], |edit| edit.without("split.count"))),
+        &[second, "a whole model", "part 2 of 3"],
+    );
+    says(
+        damaged(|paths, _| edit(&paths[1], |edit| edit.add_f32("token_embd.weight", &[2], &[0.0; 2]))),
+        &[second, "token_embd.weight", "part 1 too"],
+    );
+    says(
+        damaged(|paths, _| {
+            edit(&paths[1], |mut edit| {
+                edit.tensors.pop();
+                edit
+            });
+        }),
+        &["big-00001-of-00003.gguf", "its parts have"],
+    );
+    says(
+        damaged(|paths, _| {
+            let bytes = std::fs::read(&paths[1]).unwrap();
+            std::fs::write(&paths[1], &bytes[..bytes.len() - 40]).unwrap();
+        }),
+        &[second, "end beyond the file"],
+    );
+    says(
+        damaged(|paths, folder| {
+            std::fs::rename(&paths[0], folder.join("x")).unwrap();
+            std::fs::copy(&paths[1], &paths[0]).unwrap();
+        }),
+        &["big-00001-of-00003.gguf", "part 2 of the model, not the one of its name"],
+    );
+    // Names and places that tell nothing of the other parts.
+    let folder = tempfile::tempdir().unwrap();
+    let parts = edit_of("llama-f32").split(2);
+    let path = folder.path().join("model.gguf");
+    std::fs::write(&path, &parts[0]).unwrap();
+    says(refusal(&path, &LoadOptions::new()), &["model.gguf", "NAME-00001-of-00002.gguf", "is expected"]);
+    says(refusal(parts[0].clone(), &LoadOptions::new()), &["part 1 of 2", "split models in files"]);
+    says(
+        refusal(ModelSource::Files(vec![path]), &LoadOptions::new()),
+        &["model.gguf", "2 parts", "1 files are given"],
+    );
+    says(refusal(ModelSource::Files(Vec::new()), &LoadOptions::new()), &["no files"]);
+}
+
+#[test]
+fn metadata_are_overridden() {
+    let name = "llama-f32";
+    let by_file = edit_of(name).set("llama.rope.freq_base", Value::F32(500.0)).load(&CandleBackend::new());
+    let options = LoadOptions::new().metadata_override("llama.rope.freq_base", 500.0);
+    let source = ModelSource::file(data("llama-f32.gguf"));
+    let changed = load_with(source.clone(), &options).unwrap();
+    let plain = load_with(source.clone(), &LoadOptions::new()).unwrap();
+    assert_eq!(logits(&changed), logits(&by_file.unwrap()));
+    assert_ne!(logits(&changed), logits(&plain));
+    assert_ne!(changed.fingerprint(), plain.fingerprint(), "its answers differ");
+    // A key that no one knows changes nothing.
+    let unknown = LoadOptions::new().metadata_override("llama.no_such_key", true);
+    assert_eq!(logits(&load_with(source.clone(), &unknown).unwrap()), logits(&plain));
+    let backend = CandleBackend::new();
+    let context = LoadOptions::new().metadata_override("llama.context_length", 64);
+    assert_eq!(load_with(source.clone(), &context).unwrap().info().n_ctx, 64);
+    let session = SessionOptions::new().sequences(1);
+    let kv = |load: &LoadOptions| backend.estimate(&source, load, &session).unwrap().kv;
+    assert!(kv(&context) < kv(&LoadOptions::new()), "estimates know them");
+
+    let refused = |options: LoadOptions| refusal(source.clone(), &options);
+    let text = refused(LoadOptions::new().metadata_override("llama.block_count", "5"));
+    assert!(text.contains("llama.block_count=str:5") && text.contains("u32"), "{text}");
+    let text = refused(LoadOptions::new().metadata_override("llama.block_count", -1));
+    assert!(text.contains("0 to 4294967295"), "{text}");
+    let text = refused(LoadOptions::new().metadata_override("llama.rope.freq_base", f64::NAN));
+    assert!(text.contains("not finite"), "{text}");
+    let text = refused(LoadOptions::new().metadata_override("tokenizer.ggml.tokens", "a"));
+    assert!(text.contains("single values alone"), "{text}");
+    let text = refused(LoadOptions::new().metadata_override("x".repeat(128), 1));
+    assert!(text.contains("128 bytes"), "{text}");
+}
+
+#[test]
+fn floats_are_quantized_while_they_are_loaded() {
+    let source = |name: &str| ModelSource::file(data(&format!("{name}.gguf")));
+    for name in ARCHITECTURES {
+        let whole = load_with(source(name), &LoadOptions::new()).unwrap();
+        for dtype in [GgmlType::Q8_0, GgmlType::Q4_0] {
+            // The same as the file that the converter makes of it.
+            let mixture = exsa_quant::Mixture::from_name(dtype.name()).unwrap();
+            let options = exsa_quant::QuantizeOptions::new(mixture);
+            let mut converted = Vec::new();
+            let mut input = std::fs::File::open(data(&format!("{name}.gguf"))).unwrap();
+            exsa_quant::quantize_gguf(&mut input, &mut converted, &options, |_| {
+                std::ops::ControlFlow::Continue(())
+            })
+            .unwrap();
+            let expected = logits(&load_with(converted, &LoadOptions::new()).unwrap());
+            let options = LoadOptions::new().quantize(dtype);
+            let quantized = load_with(source(name), &options).unwrap();
+            assert_eq!(logits(&quantized), expected, "{name} {dtype}");
+            assert_ne!(logits(&quantized), logits(&whole), "{name} {dtype}");
+            let estimate = |load| {
+                let session = SessionOptions::new().sequences(1);
+                CandleBackend::new().estimate(&source(name), load, &session).unwrap().weights
+            };
+            assert!(estimate(&options) < estimate(&LoadOptions::new()), "{name} {dtype}");
+        }
+    }
+    // Quantized files keep their types.
+    let (source, options) = (source("llama-q4_k_m"), LoadOptions::new().quantize(GgmlType::Q8_0));
+    let expected = logits(&load_with(source.clone(), &LoadOptions::new()).unwrap());
+    assert!(worst(&logits(&load_with(source.clone(), &options).unwrap()), &expected) < 0.5);
+    let text = refusal(source, &LoadOptions::new().quantize(GgmlType::Iq1S));
+    assert!(text.contains("IQ1_S") && text.contains("Q4_K"), "{text}");
+}
+
+#[test]
+fn scales_of_tensors_are_refused_in_words() {
+    let edit = edit_of("llama-f32").add_f32("blk.0.attn_q.scale", &[1], &[2.0]);
+    let Err(error) = edit.load(&CandleBackend::new()) else { panic!("it loads") };
+    let text = error.to_string();
+    assert!(text.contains("blk.0.attn_q.scale") && text.contains("NVFP4"), "{text}");
+}
