@@ -61,7 +61,11 @@ struct Rows {
 impl Rows {
     /// `None` for a shape that does not fit the types or the conversion.
     fn of(tensor: &TensorInfo, source: &TensorSource) -> Option<Self> {
-        let len = usize::try_from(*tensor.shape.first()?).ok().filter(|len| *len > 0)?;
+        let len = match (source.conversion, &tensor.shape[..]) {
+            // Values of a bias are rows of one value.
+            (Conversion::PairRows { .. }, [_]) => 1,
+            _ => usize::try_from(*tensor.shape.first()?).ok().filter(|len| *len > 0)?,
+        };
         let count = usize::try_from(tensor.elements()).ok()? / len;
         let bytes = |dtype: GgmlType| {
             let (values, bytes) = (dtype.block_len() as usize, dtype.block_bytes() as usize);

@@ -29,10 +29,13 @@ impl ModelFiles {
     pub fn open(source: &ModelSource) -> Result<Self, LoadError> {
         let header = ModelFile::open(source)?;
         model_info::check_type(header.gguf())?;
-        let mappings = match header.paths() {
+        let mut mappings = match header.paths() {
             [] => vec![Mapping::open(source)?],
             paths => paths.iter().map(|path| Mapping::file(path)).collect::<Result<_, _>>()?,
         };
+        if let Some(memory) = header.memory() {
+            mappings.push(Mapping::open(&ModelSource::Memory(Arc::clone(memory)))?);
+        }
         for (at, (mapping, file)) in mappings.iter().zip(header.gguf().files()).enumerate() {
             let found = mapping.bytes().len() as u64;
             if found != file.len {
@@ -119,7 +122,11 @@ impl ModelFiles {
 
     /// Lengths and times of the last change of the files; `None` in memory, or where the system tells no time.
     pub fn stamps(&self) -> Option<Vec<(u64, SystemTime)>> {
-        self.mappings.iter().map(|mapping| mapping.file_stamp()).collect()
+        if self.header.paths().is_empty() {
+            return None;
+        }
+        let files = self.mappings.iter().take(self.header.paths().len());
+        files.map(|mapping| mapping.file_stamp()).collect()
     }
 
     /// The bytes of each file before its tensors.

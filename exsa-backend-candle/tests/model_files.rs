@@ -1,4 +1,4 @@
-//! Models of several files, and options that change what a file says.
+//! Models of several files, folders of Hugging Face's form, and options that change what a file says.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;
@@ -6,13 +6,18 @@ mod support;
 use exsa_backend_candle::CandleBackend;
 use exsa_conformance::edit::Edit;
 use exsa_conformance::harness::{feed, worst};
+use exsa_conformance::real_model;
 use exsa_core::backend::{
     InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, PackedCache, SessionOptions,
 };
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{GgmlType, Value};
+use exsa_core::tokenizer::EncodeOptions;
+use exsa_core::{Engine, EngineOptions, Message, Request};
+use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
+use support::folder::{self, Folder};
 use support::{ARCHITECTURES, data, edit_of, load, session};
 
 fn load_with(source: impl Into<ModelSource>, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
@@ -249,4 +254,248 @@ fn scales_of_tensors_are_refused_in_words() {
     let Err(error) = edit.load(&CandleBackend::new()) else { panic!("it loads") };
     let text = error.to_string();
     assert!(text.contains("blk.0.attn_q.scale") && text.contains("NVFP4"), "{text}");
+}
+
+/// Micro models of the families that folders may have.
+const IN_FOLDERS: [&str; 6] =
+    ["llama-f32", "llama-bias-f32", "qwen2-f32", "qwen3-f32", "gemma2-f32", "gemma3-f32"];
+
+#[test]
+fn a_folder_is_the_model_of_its_gguf() {
+    for (at, name) in IN_FOLDERS.into_iter().enumerate() {
+        let place = tempfile::tempdir().unwrap();
+        let edit = edit_of(name);
+        let mut folder = Folder::of(&edit);
+        folder.shards = at % 3 + 1;
+        folder.write(place.path());
+        let (model, gguf) =
+            (load_with(place.path(), &LoadOptions::new()).unwrap(), load(data(&format!("{name}.gguf"))));
+        // 1 is taken from norms of Gemma and added again, which rounds.
+        let (found, expected) = (logits(&model), logits(&gguf));
+        let limit = if name.starts_with("gemma") { 1e-4 } else { 0.0 };
+        assert!(worst(&found, &expected) <= limit, "{name}: {}", worst(&found, &expected));
+        let (info, expected) = (model.info(), gguf.info());
+        assert_eq!(
+            (info.n_ctx, info.n_layer, info.n_embd, info.n_vocab, info.parameters, info.kv_bytes_per_token),
+            (
+                expected.n_ctx,
+                expected.n_layer,
+                expected.n_embd,
+                expected.n_vocab,
+                expected.parameters,
+                expected.kv_bytes_per_token
+            ),
+            "{name}"
+        );
+        let (found, expected) = (model.tokenizer(), gguf.tokenizer());
+        for text in
+            ["Once upon a time, there was a little girl named Lily.", "  two\n\nlines é 漢字 12345", ""]
+        {
+            let ids = |tokenizer: &dyn exsa_core::tokenizer::Tokenizer| {
+                let mut ids = Vec::new();
+                tokenizer.encode(text, &EncodeOptions::default(), &mut ids);
+                ids
+            };
+            assert_eq!(ids(&*found), ids(&*expected), "{name}: {text}");
+        }
+        assert_eq!(found.special().bos, expected.special().bos, "{name}");
+        assert_eq!(found.special().eos, expected.special().eos, "{name}");
+        assert_eq!(found.special().add_bos, expected.special().add_bos, "{name}");
+    }
+}
+
+/// The same model with matrices in `dtype`, and all values rounded to it.
+fn rounded(mut edit: Edit, dtype: GgmlType) -> Edit {
+    for tensor in &mut edit.tensors {
+        let values = folder::values(tensor);
+        let mut data = Vec::new();
+        exsa_quant::quantize(dtype, &values, values.len(), None, &mut data).unwrap();
+        if tensor.shape.len() == 1 {
+            let mut values = values;
+            exsa_quant::dequantize(dtype, &data, &mut values).unwrap();
+            (tensor.dtype, tensor.data) =
+                (GgmlType::F32, values.iter().flat_map(|value| value.to_le_bytes()).collect());
+        } else {
+            (tensor.dtype, tensor.data) = (dtype, data);
+        }
+    }
+    edit
+}
+
+#[test]
+fn folders_keep_their_types_or_are_quantized() {
+    for name in ["llama-bias-f32", "qwen3-f32"] {
+        for dtype in [GgmlType::F16, GgmlType::BF16] {
+            let place = tempfile::tempdir().unwrap();
+            let edit = rounded(edit_of(name), dtype);
+            let mut folder = Folder::of(&edit);
+            folder.dtype = dtype;
+            folder.write(place.path());
+            let gguf = edit.load(&CandleBackend::new()).unwrap();
+            let model = load_with(place.path(), &LoadOptions::new()).unwrap();
+            assert_eq!(logits(&model), logits(&gguf), "{name} {dtype}");
+            assert_eq!(model.info().quantization, dtype.name());
+            let options = LoadOptions::new().quantize(GgmlType::Q8_0);
+            let (model, gguf) =
+                (load_with(place.path(), &options).unwrap(), load_with(edit.bytes(), &options).unwrap());
+            assert_eq!(logits(&model), logits(&gguf), "{name} {dtype} as Q8_0");
+            // The same by a packed cache, written and read.
+            let options = options.packed_cache(PackedCache::in_folder(place.path().join("cache")));
+            for _ in 0..2 {
+                assert_eq!(logits(&load_with(place.path(), &options).unwrap()), logits(&model));
+            }
+        }
+    }
+}
+
+#[test]
+fn llama_3_has_frequency_factors() {
+    let place = tempfile::tempdir().unwrap();
+    let mut folder = Folder::of(&edit_of("llama-f32"));
+    folder.config["rope_scaling"] = json!({ "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 32 });
+    folder.write(place.path());
+    let model = load_with(place.path(), &LoadOptions::new()).unwrap();
+    // By the formula of llama.cpp's converter.
+    let (base, dims) = (10_000f64, folder.config["head_dim"].as_u64().unwrap());
+    let factors: Vec<f32> = (0..dims / 2)
+        .map(|pair| {
+            let length = std::f64::consts::TAU * base.powf(2.0 * pair as f64 / dims as f64);
+            let smooth = (32.0 / length - 1.0) / 3.0;
+            (1.0 / ((1.0 - smooth.clamp(0.0, 1.0)) / 8.0 + smooth.clamp(0.0, 1.0))) as f32
+        })
+        .collect();
+    assert!(factors[0] == 1.0 && *factors.last().unwrap() == 8.0, "{factors:?}");
+    let edit = edit_of("llama-f32").add_f32("rope_freqs.weight", &[dims / 2], &factors);
+    let gguf = edit.load(&CandleBackend::new()).unwrap();
+    assert!(worst(&logits(&model), &logits(&gguf)) < 1e-5);
+    assert!(worst(&logits(&model), &logits(&load(data("llama-f32.gguf")))) > 1e-3);
+}
+
+#[test]
+fn folders_that_are_refused_say_why() {
+    type Change = fn(&mut Folder);
+    let cases: [(Change, &[&str]); 22] = [
+        (|f| f.config["model_type"] = json!("mixtral"), &["model_type", "mixtral", "llama, mistral, qwen2"]),
+        (|f| f.config["hidden_size"] = json!(1e300), &["hidden_size", "1e300"]),
+        (|f| f.config["hidden_size"] = json!(4_000_000_000u32), &["embedding_length", "4000000000"]),
+        (|f| f.config["num_hidden_layers"] = json!(-1), &["num_hidden_layers is -1"]),
+        (|f| f.config["num_hidden_layers"] = json!(4_000_000_000u32), &["block_count", "4000000000"]),
+        (|f| f.config["num_hidden_layers"] = json!(6), &["blk.5", "missing"]),
+        (|f| f.config["num_attention_heads"] = json!(3), &["q_proj", "rows", "3 heads"]),
+        (|f| f.config["rope_theta"] = json!("NaN"), &["rope_theta", "finite number"]),
+        (|f| f.config["rope_scaling"] = json!({ "type": "dynamic" }), &["type", "dynamic", "linear"]),
+        (|f| f.config["quantization_config"] = json!({ "bits": 4 }), &["quantization_config", "BF16"]),
+        (|f| f.config["hidden_act"] = json!("relu"), &["hidden_act", "relu", "silu"]),
+        (|f| f.tokenizer["model"]["type"] = json!("Unigram"), &["tokenizer.json", "Unigram", "BPE"]),
+        (|f| f.tokenizer["normalizer"] = json!({ "type": "NFKC" }), &["normalizer", "NFKC", "Qwen 2"]),
+        (
+            |f| f.tokenizer["pre_tokenizer"] = json!({ "type": "ByteLevel", "add_prefix_space": true }),
+            &["pre_tokenizer", "Llama 3"],
+        ),
+        (|f| f.tokenizer["model"]["vocab"]["x y z"] = json!(1), &["tokenizer.json", "have the id 1"]),
+        (
+            |f| f.tokenizer["model"]["vocab"]["x y z"] = json!(4_000_000_000u32),
+            &["tokenizer.json", "ids up to"],
+        ),
+        (|f| f.tokenizer["model"]["merges"] = json!([["a", 5]]), &["merges", "two tokens"]),
+        (
+            |f| f.tokenizer["added_tokens"][0]["lstrip"] = json!(true),
+            &["lstrip", "added token", "false is supported"],
+        ),
+        (|f| f.tensors[0].0 = "model.extra.weight".into(), &["model.extra.weight", "no such tensor"]),
+        (|f| drop(f.tensors.pop()), &["missing"]),
+        (|f| f.tensors[0].1.reverse(), &["token_embd.weight", "shape"]),
+        (|f| f.tensors[1].0 = f.tensors[0].0.clone(), &["model.safetensors"]),
+    ];
+    for (number, (change, words)) in cases.into_iter().enumerate() {
+        let place = tempfile::tempdir().unwrap();
+        let mut folder = Folder::of(&edit_of("llama-f32"));
+        change(&mut folder);
+        folder.write(place.path());
+        let text = refusal(place.path(), &LoadOptions::new());
+        words
+            .iter()
+            .for_each(|word| assert!(text.contains(word), "{number}: '{text}' does not say '{word}'"));
+    }
+    let damaged = |change: fn(&Path)| {
+        let place = tempfile::tempdir().unwrap();
+        let mut folder = Folder::of(&edit_of("llama-f32"));
+        folder.shards = 3;
+        folder.write(place.path());
+        change(place.path());
+        refusal(place.path(), &LoadOptions::new())
+    };
+    let says = |text: String, words: &[&str]| {
+        words.iter().for_each(|word| assert!(text.contains(word), "'{text}' does not say '{word}'"));
+    };
+    const SECOND: &str = "model-00002-of-00003.safetensors";
+    const INDEX: &str = "model.safetensors.index.json";
+    says(damaged(|place| std::fs::remove_file(place.join(SECOND)).unwrap()), &[INDEX, SECOND, "missing"]);
+    says(damaged(|place| std::fs::remove_file(place.join("tokenizer.json")).unwrap()), &["tokenizer.json"]);
+    says(
+        damaged(|place| std::fs::write(place.join("config.json"), "{\"hidden_size\": NaN}").unwrap()),
+        &["config.json", "no JSON"],
+    );
+    says(
+        damaged(|place| {
+            let map = json!({ "weight_map": { "model.norm.weight": "../secret.safetensors" } });
+            std::fs::write(place.join(INDEX), map.to_string()).unwrap();
+        }),
+        &[INDEX, "../secret.safetensors", "in the folder"],
+    );
+    says(
+        damaged(|place| {
+            let bytes = std::fs::read(place.join(SECOND)).unwrap();
+            std::fs::write(place.join(SECOND), &bytes[..bytes.len() - 8]).unwrap();
+        }),
+        &[SECOND, "bytes"],
+    );
+    says(
+        damaged(|place| {
+            std::fs::copy(place.join(SECOND), place.join("model-00003-of-00003.safetensors"))
+                .map(drop)
+                .unwrap()
+        }),
+        &["model-00003-of-00003.safetensors", "in another file too"],
+    );
+}
+
+/// Answer of `model` to `request` by greedy decoding.
+fn answer(model: Arc<dyn Model>, request: Request) -> String {
+    let session = SessionOptions::new().sequences(1).context_tokens(256);
+    let engine = Engine::start(model, EngineOptions::default().session(session)).unwrap();
+    engine.submit(request.temperature(0.0)).unwrap().complete().unwrap().text
+}
+
+#[test]
+fn the_built_in_model_as_a_folder() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/exsa-tiny-q8_0.gguf");
+    let edit = rounded(Edit::of(&std::fs::read(path).unwrap()).unwrap(), GgmlType::F16);
+    let place = tempfile::tempdir().unwrap();
+    let mut folder = Folder::of(&edit);
+    (folder.dtype, folder.shards) = (GgmlType::F16, 2);
+    folder.write(place.path());
+    let request = || Request::text("Once upon a time").max_tokens(48);
+    let text = answer(load_with(place.path(), &LoadOptions::new()).unwrap(), request());
+    assert_eq!(text, answer(edit.load(&CandleBackend::new()).unwrap(), request()));
+    assert!(text.len() > 60, "{text}");
+}
+
+#[test]
+fn a_real_model_as_a_folder() {
+    let Some(path) = real_model::path() else { return };
+    let edit = rounded(Edit::of(&std::fs::read(path).unwrap()).unwrap(), GgmlType::F16);
+    let place = tempfile::tempdir().unwrap();
+    let mut folder = Folder::of(&edit);
+    (folder.dtype, folder.shards) = (GgmlType::F16, 2);
+    folder.write(place.path());
+    drop(folder);
+    let request = || Request::chat([Message::user("What is the capital of France?")]).max_tokens(24);
+    let expected = answer(edit.load(&CandleBackend::new()).unwrap(), request());
+    drop(edit);
+    assert_eq!(answer(load_with(place.path(), &LoadOptions::new()).unwrap(), request()), expected);
+    assert!(expected.contains("Paris"), "{expected}");
+    let options = LoadOptions::new().quantize(GgmlType::Q8_0);
+    assert!(answer(load_with(place.path(), &options).unwrap(), request()).contains("Paris"));
 }

@@ -45,6 +45,8 @@ pub mod prompt_cache;
 #[cfg(feature = "registry")]
 pub mod registry;
 pub mod request;
+#[cfg(any(feature = "peft", feature = "safetensors"))]
+mod safetensors;
 pub mod sampler;
 #[doc(hidden)]
 pub mod schedule;

@@ -13,16 +13,14 @@ mod pair;
 #[cfg(feature = "peft")]
 mod peft;
 pub(crate) mod request;
-#[cfg(feature = "peft")]
-mod safetensors;
 
+#[cfg(feature = "peft")]
+pub use crate::safetensors::SafetensorsHeader;
 pub use base::{BaseMatrix, BaseModel};
 pub use pair::{AdapterPair, AdapterTensor, Factor};
 #[cfg(feature = "peft")]
 pub use peft::PeftConfig;
 pub use request::{AdapterError, AdapterOptions, AdapterStatus, RequestAdapter};
-#[cfg(feature = "peft")]
-pub use safetensors::SafetensorsHeader;
 
 use crate::backend::{AdapterLimits, ModelSource};
 use crate::error::LoadError;

@@ -38,7 +38,7 @@ pub use limits::{
     TENSORS_MAX,
 };
 pub use metadata::Metadata;
-pub use split::{Split, split_path};
+pub use split::{Split, split_path, split_paths};
 pub use stream::GgufStream;
 pub use tensor::TensorInfo;
 pub use value::{Array, Value};
@@ -80,7 +80,7 @@ impl Gguf {
         parse::parse(reader)
     }
 
-    /// Version of the format, 2 or 3.
+    /// Version of the format, 2 or 3; 0 for a header that was made of another format.
     pub fn version(&self) -> u32 {
         self.version
     }
@@ -137,7 +137,7 @@ impl Gguf {
                 });
             }
         }
-        Ok(Self { version: 3, alignment: 1, metadata, tensors, by_name, files })
+        Ok(Self { version: 0, alignment: 1, metadata, tensors, by_name, files })
     }
 
     /// Gives the tensor at `index` another type, and the bytes that it then has; false where its shape has

@@ -47,6 +47,24 @@ pub fn split_path(path: &Path, index: usize, count: usize) -> Option<PathBuf> {
         .then(|| path.with_file_name(format!("{stem}-{:05}-of-{count:05}.gguf", index + 1)))
 }
 
+/// Paths of all parts of the split model that the file at `path` is a part of, by its name alone; `None` if it
+/// is no such name. No file is looked at.
+///
+/// ```
+/// use exsa_core::gguf::split_paths;
+/// use std::path::Path;
+///
+/// let paths = split_paths(Path::new("big-00002-of-00002.gguf")).unwrap();
+/// assert_eq!(paths[0], Path::new("big-00001-of-00002.gguf"));
+/// assert_eq!(split_paths(Path::new("big.gguf")), None);
+/// ```
+#[must_use]
+pub fn split_paths(path: &Path) -> Option<Vec<PathBuf>> {
+    let (_, count) = path.file_name()?.to_str()?.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+    let count: usize = count.parse().ok().filter(|count| (2..=PARTS_MAX).contains(&(*count as u64)))?;
+    (0..count).map(|index| split_path(path, index, count)).collect()
+}
+
 impl Gguf {
     /// The place of this file in a split model; `None` for a model of one file.
     ///
@@ -108,7 +126,9 @@ impl Gguf {
         for (key, value) in part.metadata.iter().filter(|(key, _)| !key.starts_with("split.")) {
             let is = key == "general.architecture" || key == "general.name";
             if is && self.metadata.get_value(key).is_some_and(|expected| expected != value) {
-                return Err(refuse(format!("its {key} differs from that of {first}: it is of another model")));
+                return Err(refuse(format!(
+                    "its {key} differs from that of {first}: it is of another model"
+                )));
             }
         }
         if (self.tensors.len() + part.tensors.len()) as u64 > TENSORS_MAX {

@@ -20,6 +20,7 @@ use crate::gguf::{GgmlType, Gguf, TensorInfo};
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The header of a model, over all its files, and where its weights lie.
 ///
@@ -37,6 +38,8 @@ use std::path::{Path, PathBuf};
 pub struct ModelFile {
     gguf: Gguf,
     paths: Vec<PathBuf>,
+    /// A file in memory behind those of `paths`.
+    memory: Option<Arc<[u8]>>,
     sources: BTreeMap<String, TensorSource>,
 }
 
@@ -104,7 +107,7 @@ impl ModelFile {
     }
 
     fn new(gguf: Gguf, paths: Vec<PathBuf>) -> Self {
-        Self { gguf, paths, sources: BTreeMap::new() }
+        Self { gguf, paths, memory: None, sources: BTreeMap::new() }
     }
 
     /// The header, over all files.
@@ -115,6 +118,11 @@ impl ModelFile {
     /// The files, by which [`TensorInfo::file`] counts; none for a model in memory.
     pub fn paths(&self) -> &[PathBuf] {
         &self.paths
+    }
+
+    /// Bytes of tensors that were computed from the configuration: one more file behind [`paths`](Self::paths).
+    pub fn memory(&self) -> Option<&Arc<[u8]>> {
+        self.memory.as_ref()
     }
 
     /// How the bytes of `tensor` in its file become those of the model; `None` where they are the same.
@@ -137,8 +145,7 @@ impl ModelFile {
         if !self.gguf.retype(index, dtype) {
             return false;
         }
-        let source =
-            TensorSource { dtype: tensor.dtype, bytes: tensor.bytes, conversion: Conversion::None };
+        let source = TensorSource { dtype: tensor.dtype, bytes: tensor.bytes, conversion: Conversion::None };
         self.sources.entry(tensor.name).or_insert(source);
         true
     }

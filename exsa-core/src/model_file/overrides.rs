@@ -88,7 +88,9 @@ impl MetadataOverride {
     fn problem(&self) -> Option<String> {
         let bytes = |what: &str, text: &str| {
             let fits = (1..=BYTES_MAX).contains(&text.len()) && !text.contains('\0');
-            (!fits).then(|| format!("{what} has {} bytes, but 1 to {BYTES_MAX} without NUL are allowed", text.len()))
+            (!fits).then(|| {
+                format!("{what} has {} bytes, but 1 to {BYTES_MAX} without NUL are allowed", text.len())
+            })
         };
         match &self.value {
             OverrideValue::Float(value) if !value.is_finite() => Some(format!("{value} is not finite")),
@@ -107,7 +109,9 @@ impl fmt::Display for MetadataOverride {
 
 /// Error of an override that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("metadata override '{text}': {problem}; KEY=TYPE:VALUE is expected, with int, float, bool or str as TYPE")]
+#[error(
+    "metadata override '{text}': {problem}; KEY=TYPE:VALUE is expected, with int, float, bool or str as TYPE"
+)]
 #[non_exhaustive]
 pub struct OverrideError {
     /// The override as it was written.
@@ -140,11 +144,16 @@ impl FromStr for MetadataOverride {
 }
 
 /// Sets `overrides` in `metadata`; returns the keys that were not there.
-pub(super) fn apply(metadata: &mut Metadata, overrides: &[MetadataOverride]) -> Result<Vec<String>, LoadError> {
+pub(super) fn apply(
+    metadata: &mut Metadata,
+    overrides: &[MetadataOverride],
+) -> Result<Vec<String>, LoadError> {
     let mut unknown = Vec::new();
     for item in overrides {
-        let refuse =
-            |problem: String| LoadError::Option { option: "metadata_override", problem: format!("{item}: {problem}") };
+        let refuse = |problem: String| LoadError::Option {
+            option: "metadata_override",
+            problem: format!("{item}: {problem}"),
+        };
         if let Some(problem) = item.problem() {
             return Err(refuse(problem));
         }
@@ -165,7 +174,12 @@ fn replaced(old: &Value, new: &OverrideValue) -> Result<Value, String> {
     macro_rules! integer {
         ($variant:ident, $type:ty, $value:expr) => {
             <$type>::try_from($value).map(Value::$variant).map_err(|_| {
-                format!("the file has {} for it, which holds {} to {}", old.type_name(), <$type>::MIN, <$type>::MAX)
+                format!(
+                    "the file has {} for it, which holds {} to {}",
+                    old.type_name(),
+                    <$type>::MIN,
+                    <$type>::MAX
+                )
             })
         };
     }
@@ -182,10 +196,9 @@ fn replaced(old: &Value, new: &OverrideValue) -> Result<Value, String> {
         (Value::F64(_), OverrideValue::Float(x)) => Ok(Value::F64(*x)),
         (Value::Bool(_), OverrideValue::Bool(b)) => Ok(Value::Bool(*b)),
         (Value::Str(_), OverrideValue::Str(text)) => Ok(Value::Str(text.clone())),
-        (Value::Array(_), _) => Err(format!(
-            "the file has {} for it; single values alone can be set",
-            old.type_name()
-        )),
+        (Value::Array(_), _) => {
+            Err(format!("the file has {} for it; single values alone can be set", old.type_name()))
+        }
         _ => Err(format!("the file has {} for it, not {}", old.type_name(), new.type_name())),
     }
 }

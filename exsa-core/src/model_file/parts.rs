@@ -46,7 +46,8 @@ pub(super) fn open_all(paths: &[PathBuf]) -> Result<ModelFile, LoadError> {
     let split = first.split()?;
     let count = split.map_or(1, |split| split.count);
     if count != paths.len() {
-        let problem = format!("it says that the model has {count} parts, but {} files are given", paths.len());
+        let problem =
+            format!("it says that the model has {count} parts, but {} files are given", paths.len());
         return Err(GgufError::Split { file: name_of(path), problem }.into());
     }
     match split {
@@ -90,9 +91,7 @@ fn read_part(path: &Path, index: usize, split: &Split) -> Result<Gguf, LoadError
             GgufError::Split { file: path.display().to_string(), problem }.into()
         }
         LoadError::Gguf(error @ GgufError::Split { .. }) => error.into(),
-        LoadError::Gguf(error) => {
-            GgufError::Split { file: name_of(path), problem: error.to_string() }.into()
-        }
+        LoadError::Gguf(error) => GgufError::Split { file: name_of(path), problem: error.to_string() }.into(),
         error => error,
     })
 }
