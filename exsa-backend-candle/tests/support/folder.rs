@@ -57,6 +57,10 @@ impl Folder {
             let cap = if architecture == "gemma2" { 30.0 } else { 0.0 };
             config["final_logit_softcapping"] = json!(number("final_logit_softcapping").unwrap_or(cap));
         }
+        if text(edit, &format!("{architecture}.rope.scaling.type")) == Some("linear") {
+            let factor = number("rope.scaling.factor");
+            config["rope_scaling"] = json!({ "rope_type": "linear", "factor": factor });
+        }
         if let Some(Value::Array(Array::Bool(layers))) =
             edit.get(&format!("{architecture}.attention.sliding_window_pattern"))
         {
