@@ -59,7 +59,7 @@ fn put(text: &str, out: &mut [c_char; 128]) -> Option<()> {
     let (last, rest) = out.split_last_mut()?;
     *last = 0;
     for (to, from) in rest.get_mut(..text.len())?.iter_mut().zip(text.bytes()) {
-        *to = from.cast_signed();
+        *to = c_char::from_ne_bytes([from]);
     }
     Some(())
 }

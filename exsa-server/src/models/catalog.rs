@@ -457,9 +457,8 @@ impl Builder {
             }
         };
         for text in &entry.override_kv {
-            let item: MetadataOverride =
-                text.parse().map_err(|error| at("override_kv", format!("{error}")))?;
-            config.load.metadata_overrides.push(item);
+            let item = text.parse::<MetadataOverride>();
+            config.load.metadata_overrides.push(item.map_err(|error| at("override_kv", error.to_string()))?);
         }
         config.load.packed_cache = self.packed_cache(entry).map_err(|problem| at("packed_cache", problem))?;
         config.aliases.clone_from(&entry.aliases);

@@ -30,7 +30,10 @@ impl GuardedBackend {
                 |part: &PathBuf| self.folders.open(part).map_err(|source| self.unreadable(part, source));
             let opened = parts.iter().map(open).collect::<Result<Vec<_>, _>>()?;
             let paths = opened.iter().map(|opened| opened.path.clone()).collect();
-            return read(&ModelSource::Files(paths));
+            return read(&ModelSource::Files(paths)).map_err(|error| match error {
+                LoadError::Io { source, .. } => self.unreadable(path, source),
+                error => error,
+            });
         }
         let opened = self.folders.open(path).map_err(|source| self.unreadable(path, source))?;
         read(&ModelSource::file(&opened.path)).map_err(|error| match error {
