@@ -16,8 +16,8 @@ use exsa_core::error::LoadError;
 use exsa_core::gguf::{Gguf, TensorInfo};
 use exsa_models::Config;
 
-/// Memory of the model of `files` and of one session by `options`. `packed_mapped` says whether packed matrices
-/// are pages of a file.
+/// Memory of the model of `files` and of one session by `options`. `packed_mapped` says whether packed
+/// matrices are pages of a file.
 ///
 /// A pass counts with one row of logits for each sequence, as an engine asks for them; more rows take more.
 pub(crate) fn estimate(

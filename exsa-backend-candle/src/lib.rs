@@ -27,8 +27,8 @@
 //!
 //! A model is a GGUF, a split GGUF by any of its parts, or a folder of Hugging Face's form (`config.json`,
 //! `tokenizer.json`, `*.safetensors`) of the families llama, mistral, qwen2, qwen3, gemma2 and gemma3:
-//! `docs/model-files.md`. With [`LoadOptions::quantize`](exsa_core::backend::LoadOptions::quantize), matrices of
-//! floats are quantized while they are loaded.
+//! `docs/model-files.md`. With [`LoadOptions::quantize`](exsa_core::backend::LoadOptions::quantize), matrices
+//! of floats are quantized while they are loaded.
 //!
 //! On the CPU, weights of most types are packed into memory of their own when a model is loaded; embeddings,
 //! and weights of the types that `docs/kernels.md` calls slow, stay in the mapped file: **the file must not

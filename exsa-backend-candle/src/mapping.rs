@@ -44,8 +44,8 @@ impl Mapping {
         let io = |source| LoadError::Io { path: path.to_owned(), source };
         let file = std::fs::File::open(path).map_err(io)?;
         let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
-        // SAFETY: a mapping is undefined behaviour only if the file changes under it. Model files are read-only
-        // data that are replaced, not rewritten; the documentation of the backend asks for it.
+        // SAFETY: a mapping is undefined behaviour only if the file changes under it. Model files are
+        // read-only data that are replaced, not rewritten; the documentation of the backend asks for it.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
         Ok(Self::Mapped(map, modified))
     }

@@ -120,7 +120,8 @@ impl ModelFiles {
         Ok((Arc::new(converted), range))
     }
 
-    /// Lengths and times of the last change of the files; `None` in memory, or where the system tells no time.
+    /// Lengths and times of the last change of the files; `None` in memory, or where the system tells no
+    /// time.
     pub fn stamps(&self) -> Option<Vec<(u64, SystemTime)>> {
         if self.header.paths().is_empty() {
             return None;
@@ -138,7 +139,7 @@ impl ModelFiles {
         })
     }
 
-    /// What is done to the tensors that are converted, in words.
+    /// The conversions of tensors, in words.
     pub fn conversions(&self) -> impl Iterator<Item = String> {
         self.header.sources().map(|(name, source)| format!("{name} {source:?}"))
     }

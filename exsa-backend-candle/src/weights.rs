@@ -51,7 +51,8 @@ pub(crate) struct Weights<'a, 'p> {
 }
 
 impl<'a, 'p> Weights<'a, 'p> {
-    /// The tensors of `files`, for passes on the host's kernels of `isa` or, without, over tensors on `device`.
+    /// The tensors of `files`, for passes on the host's kernels of `isa` or, without, over tensors on
+    /// `device`.
     pub fn new(
         files: &'a ModelFiles,
         device: Device,

@@ -129,8 +129,8 @@ impl Edit {
         self.tensors.iter().fold(writer, add).to_bytes()
     }
 
-    /// Assembles a split model of `parts` files, as llama.cpp's `gguf-split` does: metadata are in the first, and
-    /// tensors are dealt out in their order, as many to each.
+    /// Assembles a split model of `parts` files, as llama.cpp's `gguf-split` does: metadata are in the first,
+    /// and tensors are dealt out in their order, as many to each.
     pub fn split(&self, parts: usize) -> Vec<Vec<u8>> {
         let parts = parts.max(1);
         let each = self.tensors.len().div_ceil(parts).max(1);
@@ -148,7 +148,8 @@ impl Edit {
         (0..parts).map(part).collect()
     }
 
-    /// Writes the files of [`split`](Self::split) into `folder`, called `{stem}-00001-of-00003.gguf` and so on.
+    /// Writes the files of [`split`](Self::split) into `folder`, called `{stem}-00001-of-00003.gguf` and so
+    /// on.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! Folders of Hugging Face's form with any `config.json`, `tokenizer.json`, index and header of weights. No panic,
-//! no large allocation; what is accepted has all its tensors in its files.
+//! Folders of Hugging Face's form with any `config.json`, `tokenizer.json`, index and header of weights. No
+//! panic, no large allocation; what is accepted has all its tensors in its files.
 #![no_main]
 
 use exsa_core::backend::ModelSource;

@@ -44,8 +44,8 @@ use std::path::Path;
 use std::sync::Arc;
 use writer::WriteError;
 
-/// The packed file of the model of `files`, whose first file is at `model`: the one that is there, else one that
-/// is written now. `None` where there is none to be had, for a reason that is logged.
+/// The packed file of the model of `files`, whose first file is at `model`: the one that is there, else one
+/// that is written now. `None` where there is none to be had, for a reason that is logged.
 pub(crate) fn obtain(
     cache: &PackedCache,
     model: &Path,

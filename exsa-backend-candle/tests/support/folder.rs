@@ -1,4 +1,5 @@
-//! Folders of Hugging Face's form, made of GGUFs: what their converter did to names, rows and norms is undone.
+//! Folders of Hugging Face's form, made of GGUFs: what their converter did to names, rows and norms is
+//! undone.
 
 use exsa_conformance::edit::{Edit, Tensor};
 use exsa_core::gguf::{Array, GgmlType, Value};

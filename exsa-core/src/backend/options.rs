@@ -23,12 +23,12 @@ pub struct LoadOptions {
     /// A file with the weights in the backend's own layout, for later loads and other processes; `None`, the
     /// default, writes and reads none.
     pub packed_cache: Option<PackedCache>,
-    /// Metadata in place of the file's, in order; none by default. Keys that the file has not are set too, with a
-    /// warning in the log.
+    /// Metadata in place of the file's, in order; none by default. Keys that the file has not are set too,
+    /// with a warning in the log.
     pub metadata_overrides: Vec<MetadataOverride>,
-    /// Type that matrices of F32, F16 and BF16 are quantized to while they are loaded, where their rows are whole
-    /// blocks; `None`, the default, keeps the types of the file. A type of a mixture (Q4_K, Q5_K) leaves some
-    /// matrices with more bits, as files of that name have them.
+    /// Type that matrices of F32, F16 and BF16 are quantized to while they are loaded, where their rows are
+    /// whole blocks; `None`, the default, keeps the types of the file. A type of a mixture (Q4_K, Q5_K)
+    /// leaves some matrices with more bits, as files of that name have them.
     pub quantize: Option<GgmlType>,
 }
 
@@ -60,9 +60,9 @@ impl LoadOptions {
         self
     }
 
-    /// Sets the value of a metadata key in place of the file's, as llama.cpp's `--override-kv`. A key that the
-    /// file has keeps its type: loading fails with [`LoadError::Option`](crate::error::LoadError::Option) for a
-    /// value of another.
+    /// Sets the value of a metadata key in place of the file's, as llama.cpp's `--override-kv`. A key that
+    /// the file has keeps its type: loading fails with [`LoadError::Option`](crate::error::LoadError::Option)
+    /// for a value of another.
     ///
     /// ```
     /// use exsa_core::backend::LoadOptions;
@@ -76,8 +76,8 @@ impl LoadOptions {
         self
     }
 
-    /// Sets the type that matrices are quantized to while they are loaded. Backends that cannot do so refuse it
-    /// with [`LoadError::Option`](crate::error::LoadError::Option).
+    /// Sets the type that matrices are quantized to while they are loaded. Backends that cannot do so refuse
+    /// it with [`LoadError::Option`](crate::error::LoadError::Option).
     #[must_use]
     pub fn quantize(mut self, dtype: impl Into<Option<GgmlType>>) -> Self {
         self.quantize = dtype.into();

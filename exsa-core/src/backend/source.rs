@@ -14,8 +14,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ModelSource {
-    /// A GGUF file; of a split model, any of its parts, which finds the others beside it. On backends that load
-    /// them, a folder of Hugging Face's form (`config.json`, `tokenizer.json`, `*.safetensors`).
+    /// A GGUF file; of a split model, any of its parts, which finds the others beside it. On backends that
+    /// load them, a folder of Hugging Face's form (`config.json`, `tokenizer.json`, `*.safetensors`).
     File(PathBuf),
     /// All parts of a split GGUF, in order, whatever their names are.
     Files(Vec<PathBuf>),

@@ -47,8 +47,8 @@ pub fn split_path(path: &Path, index: usize, count: usize) -> Option<PathBuf> {
         .then(|| path.with_file_name(format!("{stem}-{:05}-of-{count:05}.gguf", index + 1)))
 }
 
-/// Paths of all parts of the split model that the file at `path` is a part of, by its name alone; `None` if it
-/// is no such name. No file is looked at.
+/// Paths of all parts of the split model that the file at `path` is a part of, by its name alone; `None` if
+/// it is no such name. No file is looked at.
 ///
 /// ```
 /// use exsa_core::gguf::split_paths;

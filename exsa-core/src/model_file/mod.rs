@@ -1,8 +1,8 @@
 //! Model files: the header of a [`ModelSource`], whatever form it has.
 //!
 //! [`ModelFile::open`] reads a GGUF, finds and checks the other files of a split one, and, with the feature
-//! `safetensors`, translates a folder of Hugging Face's form. Backends map the files and read each tensor from
-//! [`TensorInfo::file`](crate::gguf::TensorInfo::file).
+//! `safetensors`, translates a folder of Hugging Face's form. Backends map the files and read each tensor
+//! from [`TensorInfo::file`](crate::gguf::TensorInfo::file).
 //!
 //! Tensors whose bytes in the file are not those of the model have a [`TensorSource`]: another type, or a
 //! [`Conversion`].
@@ -120,7 +120,8 @@ impl ModelFile {
         &self.paths
     }
 
-    /// Bytes of tensors that were computed from the configuration: one more file behind [`paths`](Self::paths).
+    /// Bytes of tensors that were computed from the configuration: one more file behind
+    /// [`paths`](Self::paths).
     pub fn memory(&self) -> Option<&Arc<[u8]>> {
         self.memory.as_ref()
     }
@@ -135,8 +136,8 @@ impl ModelFile {
         self.sources.iter().map(|(name, source)| (name.as_str(), source))
     }
 
-    /// Gives the tensor at `index` of [`Gguf::tensors`] another type in the model; false where its shape has no
-    /// such type.
+    /// Gives the tensor at `index` of [`Gguf::tensors`] another type in the model; false where its shape has
+    /// no such type.
     pub fn retype(&mut self, index: usize, dtype: GgmlType) -> bool {
         let Some(tensor) = self.gguf.tensors().get(index).cloned() else { return false };
         if tensor.dtype == dtype {
@@ -150,8 +151,8 @@ impl ModelFile {
         true
     }
 
-    /// Replaces metadata by those of the host. Returns the keys that the file has not, for a warning: they may
-    /// be misspelt.
+    /// Replaces metadata by those of the host. Returns the keys that the file has not, for a warning: they
+    /// may be misspelt.
     ///
     /// # Errors
     ///

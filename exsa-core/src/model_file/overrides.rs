@@ -8,8 +8,8 @@ use std::str::FromStr;
 /// Bytes of a key and of a text; llama.cpp's limits, without the byte that ends them.
 const BYTES_MAX: usize = 127;
 
-/// A metadata value that a host sets. It is written `KEY=TYPE:VALUE`, with the types `int`, `float`, `bool` and
-/// `str`.
+/// A metadata value that a host sets. It is written `KEY=TYPE:VALUE`, with the types `int`, `float`, `bool`
+/// and `str`.
 ///
 /// ```
 /// use exsa_core::model_file::{MetadataOverride, OverrideValue};

@@ -2,8 +2,8 @@
 
 use super::{Architecture, MlpKind, PLAIN, Windows};
 
-/// Phi-3 (arXiv:2404.14219). Early files of the models with a context of 4,096 tokens lack their window, which
-/// their `config.json` and llama.cpp have.
+/// Phi-3 (arXiv:2404.14219). Early files of the models with a context of 4,096 tokens lack their window,
+/// which their `config.json` and llama.cpp have.
 pub(super) static PHI3: Architecture = Architecture {
     name: "phi3",
     fused_qkv: true,

@@ -118,8 +118,8 @@ impl Folders {
     }
 
     /// Files of models in the folders, with their names: the path below the folder, less `.gguf`. Of equal
-    /// names the first folder's counts. A split model has the name before the numbers of its parts. Files whose
-    /// path is no valid name are left out.
+    /// names the first folder's counts. A split model has the name before the numbers of its parts. Files
+    /// whose path is no valid name are left out.
     pub(super) fn discover(&self) -> Vec<(String, PathBuf)> {
         let mut found: Vec<(String, PathBuf)> = Vec::new();
         let mut entries = 0;

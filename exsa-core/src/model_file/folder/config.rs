@@ -123,7 +123,7 @@ pub(super) fn translate(config: &Json, family: &Family, metadata: &mut Metadata)
                 config.refuse("query_pre_attn_scalar", &format!("{expected} is supported for this model"))
             );
         }
-        // Where a key is missing, the default of the family holds; null stands for none.
+        // The default of the family holds for a missing key; null stands for none.
         let cap = |key: &str, default: f32| {
             let default = if prefix == "gemma2" && !config.has(key) { default } else { 0.0 };
             config.number(key).map(|cap| Value::F32(cap.unwrap_or(default)))

@@ -1,8 +1,8 @@
 //! Folders of Hugging Face's form: `config.json`, `tokenizer.json`, `generation_config.json`,
 //! `tokenizer_config.json`, `chat_template.jinja`, and weights in `*.safetensors` with their index.
 //!
-//! A folder becomes the header that a GGUF of the same model has: metadata under llama.cpp's keys, tensors under
-//! its names, with their places in the shards. What its converter does to weights is a
+//! A folder becomes the header that a GGUF of the same model has: metadata under llama.cpp's keys, tensors
+//! under its names, with their places in the shards. What its converter does to weights is a
 //! [`Conversion`](super::Conversion). So everything behind the header is the same for both.
 //!
 //! Supported are the dense families of `config.json`'s `model_type` llama, mistral, qwen2, qwen3, gemma2 and

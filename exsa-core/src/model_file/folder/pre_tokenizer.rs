@@ -118,7 +118,7 @@ fn byte_level(steps: &[&Value], ignore_merges: bool) -> Result<Cuts, String> {
             Some("Split") => {
                 let pattern = step.get("pattern").and_then(|pattern| pattern.get("Regex")?.as_str());
                 let inverted = flag("invert").unwrap_or(false);
-                // What an expression that matches everything leaves behind is nothing.
+                // Nothing is left between the matches of these expressions.
                 let isolated = match text(step, "behavior") {
                     Some("Isolated") => !inverted,
                     Some("Removed") => inverted,

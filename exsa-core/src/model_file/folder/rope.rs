@@ -19,8 +19,8 @@ pub(super) struct Rope {
 }
 
 impl Rope {
-    /// Reads `rope_theta` and `rope_scaling`, or `rope_parameters` of later files, which may be one object for
-    /// all layers or one for each type of layers.
+    /// Reads `rope_theta` and `rope_scaling`, or `rope_parameters` of later files, which may be one object
+    /// for all layers or one for each type of layers.
     pub(super) fn of(config: &Json, architecture: &str) -> Result<Self, String> {
         let all = config.object("rope_parameters").or_else(|| config.object("rope_scaling"));
         let by_type = |name: &str| all.as_ref().and_then(|all| all.object(name));
@@ -40,9 +40,9 @@ impl Rope {
     }
 }
 
-/// The frequency factors of Llama 3.1, `[rotary dimensions / 2]` in f32; `None` for other models. They are those
-/// of llama.cpp's converter: frequencies whose wavelength is long against the original context are divided by
-/// `factor`, short ones stay, and between them the two are mixed.
+/// The frequency factors of Llama 3.1, `[rotary dimensions / 2]` in f32; `None` for other models. They are
+/// those of llama.cpp's converter: frequencies whose wavelength is long against the original context are
+/// divided by `factor`, short ones stay, and between them the two are mixed.
 pub(super) fn factors(config: &Json, metadata: &Metadata) -> Result<Option<Arc<[u8]>>, String> {
     let architecture = metadata.require::<&str>("general.architecture").map_err(|error| error.to_string())?;
     let Some(rope) = Rope::of(config, architecture)?.scaling else { return Ok(None) };

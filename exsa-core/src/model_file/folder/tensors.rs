@@ -100,7 +100,7 @@ fn gguf_name(name: &str, family: &Family, layers: u32) -> Option<String> {
     Some(format!("blk.{index}.{known}.{kind}"))
 }
 
-/// What llama.cpp's converter does to the tensor `name`.
+/// The change that llama.cpp's converter makes to the tensor `name`.
 fn conversion(name: &str, family: &Family, sizes: &Sizes) -> Conversion {
     let part = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')).map(|(_, part)| part);
     let module = part.and_then(|part| part.split('.').next()).unwrap_or_default();
