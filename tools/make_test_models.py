@@ -53,6 +53,17 @@ class Shape:
     rope_linear: float = 0.0    # linear position scaling
     window: int = 0             # of layers that have one
     pattern: tuple = ()         # which layers have one; empty: by the architecture
+    conv: tuple = ()            # layers with a short convolution instead of attention
+    conv_tokens: int = 3        # that it sees
+    delta: tuple = ()           # heads of keys, heads of values and their size in gated delta nets, three of four layers
+    experts: int = 0            # of a layer; 0: none
+    used: int = 0               # of a token
+    expert_ffn: int = 0         # 0: ffn
+    shared_ffn: int = 0         # of the expert of all tokens; 0: none
+    dense_layers: int = 0       # before the first one with experts
+    groups: tuple = ()          # of experts, and those of a token
+    selection_bias: bool = False
+    yarn: float = 0.0           # YaRN to so many times an original context of 64 tokens
 
 
 LLAMA = Shape("llama", 2, 4, 2, 16)
@@ -77,18 +88,39 @@ ARCHITECTURES = {
     "command-r": Shape("command-r", 2, 3, 1, 16, biases=("q", "k", "v")),
     "cohere2": Shape("cohere2", 4, 4, 2, 8, dim=32, ffn=64, rope_base=5e4, window=WINDOW),
     "starcoder2": Shape("starcoder2", 2, 6, 2, 8, rope_base=1e5, tied=False, biases=("q", "k", "v", "output")),
+    "qwen35": Shape("qwen35", 4, 4, 2, 12, rope_dim=8, rope_base=1e6, delta=(2, 4, 8), conv_tokens=4),
+    "lfm2": Shape("lfm2", 4, 4, 2, 12, rope_base=1e6, conv=(0, 1, 3), conv_tokens=4),
+    "mixtral": Shape("llama", 2, 4, 2, 16, dim=32, ffn=40, experts=4, used=2),
+    "qwen3moe": Shape("qwen3moe", 2, 4, 1, 24, dim=32, rope_base=1e6, experts=9, used=3, expert_ffn=24),
+    "qwen2moe": Shape("qwen2moe", 2, 4, 2, 8, dim=32, rope_base=1e6, biases=("q", "k", "v"), tied=False, experts=6, used=2,
+                      expert_ffn=24, shared_ffn=40),
+    "olmoe": Shape("olmoe", 2, 2, 2, 16, dim=32, ffn=24, tied=False, experts=8, used=3),
+    "granitemoe": Shape("granitemoe", 2, 4, 2, 16, dim=32, ffn=24, experts=6, used=2, shared_ffn=40),
+    "gpt-oss": Shape("gpt-oss", 2, 4, 2, 16, dim=32, rope_base=1.5e5, biases=("q", "k", "v", "output"), tied=False,
+                     window=WINDOW, experts=4, used=2, expert_ffn=24, yarn=4.0),
+    "glm4moe": Shape("glm4moe", 2, 4, 2, 16, dim=32, ffn=64, rope_dim=8, rope_base=1e6, biases=("q", "k", "v"), tied=False,
+                     experts=8, used=3, expert_ffn=20, shared_ffn=40, dense_layers=1, groups=(4, 2), selection_bias=True),
+    "ernie4_5-moe": Shape("ernie4_5-moe", 2, 4, 2, 16, dim=32, ffn=64, rope_base=5e5, experts=6, used=2, expert_ffn=24,
+                          shared_ffn=40, dense_layers=1, selection_bias=True),
 }
 BLOCKS_OF_32 = Shape("llama", 2, 4, 2, 16, dim=64)                      # rows are multiples of 32
 BLOCKS_OF_256 = Shape("llama", 1, 8, 1, 32, dim=256, ffn=256)           # rows are multiples of 256
+QUANTIZED_EXPERTS = Shape("qwen3moe", 2, 2, 1, 32, dim=64, experts=6, used=2, expert_ffn=32)
+MXFP4_EXPERTS = Shape("gpt-oss", 2, 2, 1, 32, dim=64, rope_base=1.5e5, biases=("q", "k", "v", "output"), tied=False,
+                      window=WINDOW, experts=4, used=2, expert_ffn=32, yarn=4.0)
 MODELS = {f"{name}-f32": (shape, "f32") for name, shape in ARCHITECTURES.items()}
 MODELS |= {f"llama-{t}": (BLOCKS_OF_32, t) for t in ("f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0")}
 MODELS |= {f"llama-{t}": (BLOCKS_OF_256, t) for t in ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q4_k_m")}
 
+MODELS |= {"qwen3moe-q8_0": (QUANTIZED_EXPERTS, "q8_0"), "gpt-oss-mxfp4": (MXFP4_EXPERTS, "mxfp4")}
+# Between a chosen expert and the next: rounding must not decide, of f32 or of activations of 8 bits.
+GAP_MIN, GAP_MIN_8_BITS = 0.003, 0.01
+
 
 def write_model(path, shape, kind, seed, vocab):
-    """Write random weights in the shape; kind is a type of make_gguf.TYPES or "q4_k_m"."""
+    """Write random weights in the shape; kind is a type of make_gguf.TYPES, "q4_k_m", or "mxfp4" of experts alone."""
     s, arch, mixed = shape, shape.arch, kind == "q4_k_m"
-    main_type = make_gguf.TYPES["q4_k" if mixed else kind]
+    main_type = T.F32 if kind == "mxfp4" else make_gguf.TYPES["q4_k" if mixed else kind]
     gemma = arch in ("gemma2", "gemma3")
     layer_norm, pre_norms = arch in reference.LAYER_NORM, arch not in reference.NO_PRE_NORMS
     blocks = make_gguf.Blocks(seed)
@@ -99,7 +131,17 @@ def write_model(path, shape, kind, seed, vocab):
     w.add_block_count(s.layers)
     w.add_feed_forward_length(s.ffn)
     w.add_head_count(s.heads)
-    w.add_head_count_kv(s.kv_heads)
+    w.add_head_count_kv([0 if i in s.conv else s.kv_heads for i in range(s.layers)] if s.conv else s.kv_heads)
+    if s.delta:
+        keys, values, size = s.delta
+        w.add_ssm_conv_kernel(s.conv_tokens)
+        w.add_ssm_inner_size(values * size)
+        w.add_ssm_state_size(size)
+        w.add_ssm_time_step_rank(values)
+        w.add_ssm_group_count(keys)
+        w.add_rope_dimension_sections([2, 1, 1, 0])
+    if s.conv:
+        w.add_shortconv_l_cache(s.conv_tokens)
     w.add_key_length(s.head_dim)
     w.add_value_length(s.head_dim)
     w.add_rope_dimension_count(s.rope_dim or s.head_dim)
@@ -115,13 +157,36 @@ def write_model(path, shape, kind, seed, vocab):
         w.add_sliding_window(s.window or WINDOW)
     if s.pattern:
         w.add_sliding_window_pattern(list(s.pattern))
-    if arch == "granite":
+    if arch in ("granite", "granitemoe"):
         w.add_embedding_scale(0.5)
         w.add_attention_scale(0.4)
         w.add_residual_scale(0.6)
         w.add_logit_scale(1.5)
     if arch in reference.PARALLEL:
         w.add_logit_scale(0.7)
+    if s.experts:
+        w.add_expert_count(s.experts)
+        w.add_expert_used_count(s.used)
+    if s.expert_ffn:
+        w.add_expert_feed_forward_length(s.expert_ffn)
+    if s.shared_ffn and arch == "glm4moe":
+        w.add_expert_shared_count(s.shared_ffn // s.expert_ffn)
+    elif s.shared_ffn:
+        w.add_expert_shared_feed_forward_length(s.shared_ffn)
+    if s.dense_layers:
+        w.add_leading_dense_block_count(s.dense_layers)
+    if s.groups:
+        w.add_expert_group_count(s.groups[0])
+        w.add_expert_group_used_count(s.groups[1])
+    if arch == "ernie4_5-moe":
+        w.add_interleave_moe_layer_step(1)
+    if arch == "glm4moe":
+        w.add_expert_weights_norm(True)
+        w.add_expert_weights_scale(1.7)
+    if s.yarn:
+        w.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        w.add_rope_scaling_factor(s.yarn)
+        w.add_rope_scaling_orig_ctx_len(64)
     if arch == "phi3":
         w.add_rope_scaling_orig_ctx_len(CONTEXT)
     if s.rope_linear:
@@ -149,6 +214,38 @@ def write_model(path, shape, kind, seed, vocab):
         data = blocks.draw(t, (rows, cols), gain / math.sqrt(cols))
         w.add_tensor(name, data, raw_dtype=None if t in (T.F32, T.F16) else t)
 
+    def experts(name, rows, cols, gain=1.0):
+        """A matrix for each expert, and in gpt-oss biases."""
+        t = T.MXFP4 if kind == "mxfp4" else main_type
+        if t == T.MXFP4:
+            values = gain / math.sqrt(cols) * blocks._cut(blocks.norm, s.experts * rows * cols)
+            data = gguf.quants.quantize(values.reshape(s.experts, rows, cols), t)
+        else:
+            data = blocks.draw(t, (s.experts * rows, cols), gain / math.sqrt(cols))
+            data = data.reshape(s.experts, rows, -1)
+        w.add_tensor(name + ".weight", data, raw_dtype=None if t in (T.F32, T.F16) else t)
+        if arch == "gpt-oss":
+            values = 0.3 * blocks._cut(blocks.norm, s.experts * rows)
+            w.add_tensor(name + ".bias", values.astype(np.float32).reshape(s.experts, rows))
+
+    def mixture(p):
+        ffn = s.expert_ffn or s.ffn
+        # Routers are f32 in all files.
+        matrix(p + "ffn_gate_inp.weight", s.experts, s.dim, 2.0, T.F32)
+        if arch == "gpt-oss":
+            vector(p + "ffn_gate_inp.bias", s.experts, 0.0, 0.5)
+        if s.selection_bias:
+            vector(p + "exp_probs_b.bias", s.experts, 0.0, 0.2)
+        experts(p + "ffn_gate_exps", ffn, s.dim, 1.5)
+        experts(p + "ffn_up_exps", ffn, s.dim, 1.5)
+        experts(p + "ffn_down_exps", s.dim, ffn, 1.5)
+        if s.shared_ffn:
+            matrix(p + "ffn_gate_shexp.weight", s.shared_ffn, s.dim, 1.5)
+            matrix(p + "ffn_up_shexp.weight", s.shared_ffn, s.dim, 1.5)
+            matrix(p + "ffn_down_shexp.weight", s.dim, s.shared_ffn)
+        if arch == "qwen2moe":
+            vector(p + "ffn_gate_inp_shexp.weight", s.dim, 0.0, 0.3)
+
     # Attention that is neither flat nor a single peak: scores get a standard deviation near 2.
     sharp = 1.4
     high = T.Q6_K if mixed else None
@@ -162,23 +259,46 @@ def write_model(path, shape, kind, seed, vocab):
         p = f"blk.{i}."
         if pre_norms:
             norm(p + "attn_norm", s.dim)
-        if arch == "phi3":
+        attention = i not in s.conv and not (s.delta and i % 4 != 3)
+        if i in s.conv:
+            matrix(p + "shortconv.in_proj.weight", 3 * s.dim, s.dim, sharp)
+            matrix(p + "shortconv.conv.weight", s.dim, s.conv_tokens, 1.0, T.F32)
+            matrix(p + "shortconv.out_proj.weight", s.dim, s.dim, 1.0)
+        elif s.delta and i % 4 != 3:
+            keys, values, size = s.delta
+            width = (2 * keys + values) * size
+            matrix(p + "attn_qkv.weight", width, s.dim, sharp)
+            matrix(p + "attn_gate.weight", values * size, s.dim, sharp)
+            matrix(p + "ssm_conv1d.weight", width, s.conv_tokens, 1.0, T.F32)
+            matrix(p + "ssm_beta.weight", values, s.dim, sharp)
+            matrix(p + "ssm_alpha.weight", values, s.dim, sharp)
+            vector(p + "ssm_dt.bias", values, -1.0, 0.5)
+            vector(p + "ssm_a", values, -0.6, 0.2)
+            vector(p + "ssm_norm.weight", size, 1.0, 0.2)
+            matrix(p + "ssm_out.weight", s.dim, values * size, 1.0)
+        elif arch == "phi3":
             matrix(p + "attn_qkv.weight", q_rows + 2 * kv_rows, s.dim, sharp)
         else:
-            matrix(p + "attn_q.weight", q_rows, s.dim, sharp)
+            matrix(p + "attn_q.weight", (2 if arch == "qwen35" else 1) * q_rows, s.dim, sharp)
             matrix(p + "attn_k.weight", kv_rows, s.dim, sharp)
             matrix(p + "attn_v.weight", kv_rows, s.dim, 1.0, high)
         for part in s.biases:
             vector(p + f"attn_{part}.bias", {"q": q_rows, "output": s.dim}.get(part, kv_rows), 0.0, 0.5)
-        if arch in ("qwen3", "gemma3", "exaone4", "olmo2"):
-            whole = arch == "olmo2"
+        if arch == "gpt-oss":
+            vector(p + "attn_sinks.weight", s.heads, 0.5, 1.0)
+        if arch in reference.HEAD_NORMS + reference.ALL_HEADS_NORM and attention:
+            whole = arch in reference.ALL_HEADS_NORM
             vector(p + "attn_q_norm.weight", q_rows if whole else s.head_dim, sharp, 0.2)
             vector(p + "attn_k_norm.weight", kv_rows if whole else s.head_dim, sharp, 0.2)
-        matrix(p + "attn_output.weight", s.dim, q_rows, 2.0)
+        if attention:
+            matrix(p + "attn_output.weight", s.dim, q_rows, 2.0)
         if arch in reference.POST_NORMS:
             vector(p + "post_attention_norm.weight", s.dim, post_gain, 0.2 * post_gain)
         if pre_norms and arch not in reference.PARALLEL:
-            norm(p + "ffn_norm", s.dim)
+            norm(p + reference.MLP_NORMS.get(arch, "ffn_norm"), s.dim)
+        if s.experts and i >= s.dense_layers:
+            mixture(p)
+            continue
         if arch in ("phi3", "glm4"):
             matrix(p + "ffn_up.weight", 2 * s.ffn, s.dim, 1.5)
         elif arch == "starcoder2":
@@ -192,7 +312,7 @@ def write_model(path, shape, kind, seed, vocab):
         if arch in reference.POST_NORMS:
             vector(p + "post_ffw_norm.weight", s.dim, post_gain, 0.2 * post_gain)
     output_gain = LOGITS_STD / embedding_gain if gemma else 1.0
-    norm("output_norm", s.dim, output_gain, 0.2 * output_gain)
+    norm(reference.OUTPUT_NORMS.get(arch, "output_norm"), s.dim, output_gain, 0.2 * output_gain)
     if not s.tied:
         matrix("output.weight", n_vocab, s.dim, LOGITS_STD, high)
     if s.rope_freqs:
@@ -209,10 +329,13 @@ def prompt():
     return [1] + [int(i) for i in ids]
 
 
-def clear_continuation(model, ids, tokens, margin_min):
-    """The greedy continuation and its smallest margin; None where a step is too close or a special token comes."""
+def clear_continuation(model, ids, tokens, margin_min, gap_min):
+    """The greedy continuation and its smallest margin; None where a step or a choice of experts is too close, or a
+    special token comes."""
     out, smallest = [], math.inf
     for _ in range(tokens):
+        if model.routing_gap < gap_min:
+            return None
         (token,), (margin,) = model.greedy(ids + out, 1)
         if margin < margin_min or token in SPECIAL:
             return None
@@ -224,12 +347,14 @@ def clear_continuation(model, ids, tokens, margin_min):
 def make(name, folder, vocab):
     shape, kind = MODELS[name]
     exact = kind == "f32"
-    tokens, margin_min = (32, 0.01) if exact else (16, 0.1)
+    # A token of a mixture has more to be close in.
+    tokens, margin_min = (32, 0.01) if exact else (8, 0.2) if shape.experts else (16, 0.1)
+    gap_min = GAP_MIN if exact else GAP_MIN_8_BITS
     base, ids = os.path.join(folder, name), prompt()
     for seed in range(1000):
         write_model(base + ".gguf", shape, kind, seed, vocab)
         model = reference.Reference(base + ".gguf")
-        found = clear_continuation(model, ids, tokens, margin_min)
+        found = clear_continuation(model, ids, tokens, margin_min, gap_min)
         if found:
             break
     else:

@@ -111,7 +111,7 @@ impl Figures {
         let share = |rate: Option<f64>, operations: &dyn Fn(Weights) -> f64| {
             Some(rate? * operations(weights?) / machine.int8?.operations_per_second)
         };
-        let moved = weights.zip(steps).map(|(weights, steps)| weights.bytes_per_step as f64 * steps);
+        let moved = weights.zip(steps).map(|(weights, steps)| weights.bytes(streams) * steps);
         Self {
             prefill_tokens_per_second: prefill,
             prefill_tokens_per_second_range: range(&measured.prefill),
@@ -124,7 +124,7 @@ impl Figures {
             itl_ms_p50: percentile(&measured.gaps_ms, 50.0),
             itl_ms_p95: percentile(&measured.gaps_ms, 95.0),
             peak_rss_bytes,
-            weights_bytes_per_step: weights.map(|weights| weights.bytes_per_step),
+            weights_bytes_per_step: weights.map(|weights| weights.bytes(streams) as u64),
             bandwidth_bytes_per_second: machine.bandwidth,
             decode_bandwidth_share: moved.map(|bytes| bytes / machine.bandwidth),
             int8_peak: machine.int8,
@@ -147,7 +147,7 @@ mod tests {
             decode_steps: vec![2.0],
             ..Measured::default()
         };
-        let weights = Weights { bytes_per_step: 100, layers: 50, output: 30 };
+        let weights = Weights { bytes_per_step: 100, layers: 50, output: 30, ..Weights::default() };
         let int8 = Int8Peak { operations_per_second: 10_000.0, instructions: "none" };
         let machine = Machine { bandwidth: 1000.0, int8: Some(int8) };
         let figures = Figures::new(&measured, &[5; 4], None, Some(weights), machine);

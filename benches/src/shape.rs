@@ -25,15 +25,28 @@ pub struct Shape {
     layers: u32,
     heads: u64,
     kv_heads: u64,
+    head_dim: u64,
     ffn: u64,
+    experts: Option<Experts>,
     vocabulary: u64,
     rope_base: f32,
     /// Whether the embeddings are the output projection too.
     tied: bool,
 }
 
-/// SmolLM2-135M, Qwen2.5-0.5B, Llama-3.2-1B and Llama-3.1-8B.
-pub const SHAPES: [Shape; 4] = [
+/// Mixtures of experts of a model.
+#[derive(Clone, Copy, Debug)]
+struct Experts {
+    /// Experts of a layer.
+    count: u64,
+    /// Experts of a token.
+    used: u32,
+    /// Width of an expert.
+    ffn: u64,
+}
+
+/// SmolLM2-135M, Qwen2.5-0.5B, Llama-3.2-1B, Llama-3.1-8B, and Qwen3-30B-A3B with 8 of its 48 layers.
+pub const SHAPES: [Shape; 5] = [
     Shape {
         name: "135m",
         architecture: "llama",
@@ -41,7 +54,9 @@ pub const SHAPES: [Shape; 4] = [
         layers: 30,
         heads: 9,
         kv_heads: 3,
+        head_dim: 64,
         ffn: 1536,
+        experts: None,
         vocabulary: 49_152,
         rope_base: 1e5,
         tied: true,
@@ -53,7 +68,9 @@ pub const SHAPES: [Shape; 4] = [
         layers: 24,
         heads: 14,
         kv_heads: 2,
+        head_dim: 64,
         ffn: 4864,
+        experts: None,
         vocabulary: 151_936,
         rope_base: 1e6,
         tied: true,
@@ -65,7 +82,9 @@ pub const SHAPES: [Shape; 4] = [
         layers: 16,
         heads: 32,
         kv_heads: 8,
+        head_dim: 64,
         ffn: 8192,
+        experts: None,
         vocabulary: 128_256,
         rope_base: 5e5,
         tied: true,
@@ -77,9 +96,25 @@ pub const SHAPES: [Shape; 4] = [
         layers: 32,
         heads: 32,
         kv_heads: 8,
+        head_dim: 128,
         ffn: 14_336,
+        experts: None,
         vocabulary: 128_256,
         rope_base: 5e5,
+        tied: false,
+    },
+    Shape {
+        name: "30b-a3b-8",
+        architecture: "qwen3moe",
+        width: 2048,
+        layers: 8,
+        heads: 32,
+        kv_heads: 4,
+        head_dim: 128,
+        ffn: 6144,
+        experts: Some(Experts { count: 128, used: 8, ffn: 768 }),
+        vocabulary: 151_936,
+        rope_base: 1e6,
         tied: false,
     },
 ];
@@ -124,7 +159,7 @@ impl Shape {
                 planned_types(&gguf, &QuantizeOptions::new(*mixture))
                     .map_err(|error| invalid(error.to_string()))?
             }
-            Types::All(dtype) => tensors.iter().map(|(_, shape)| one_type(*dtype, shape)).collect(),
+            Types::All(dtype) => tensors.iter().map(|(name, shape)| one_type(*dtype, name, shape)).collect(),
         };
         let mut file = header(Some(&dtypes))?.start(BufWriter::new(File::create(path)?))?;
         let (mut pools, mut random) = (HashMap::new(), Random::new(1));
@@ -139,7 +174,7 @@ impl Shape {
                 Entry::Vacant(entry) => entry.insert(pool(dtype, width, &mut random).map_err(&invalid)?),
             };
             let row = pool.len() / ROWS;
-            for _ in 0..shape[1] {
+            for _ in 0..shape[1..].iter().product() {
                 file.write(&pool[random.below(ROWS) * row..][..row])?;
             }
         }
@@ -155,8 +190,14 @@ impl Shape {
                 writer = writer.key(key, filled_up(key, value, self.vocabulary as usize));
             }
         }
-        let head = (self.width / self.heads) as u32;
+        let head = self.head_dim as u32;
         let key = |name: &str| format!("{}.{name}", self.architecture);
+        if let Some(Experts { count, used, ffn }) = self.experts {
+            writer = writer
+                .key(&key("expert_count"), Value::U32(count as u32))
+                .key(&key("expert_used_count"), Value::U32(used))
+                .key(&key("expert_feed_forward_length"), Value::U32(ffn as u32));
+        }
         Ok(writer
             .key("general.architecture", Value::Str(self.architecture.to_owned()))
             .key("general.name", Value::Str(format!("random-{}", self.name)))
@@ -166,6 +207,8 @@ impl Shape {
             .key(&key("feed_forward_length"), Value::U32(self.ffn as u32))
             .key(&key("attention.head_count"), Value::U32(self.heads as u32))
             .key(&key("attention.head_count_kv"), Value::U32(self.kv_heads as u32))
+            .key(&key("attention.key_length"), Value::U32(head))
+            .key(&key("attention.value_length"), Value::U32(head))
             .key(&key("attention.layer_norm_rms_epsilon"), Value::F32(1e-5))
             .key(&key("rope.dimension_count"), Value::U32(head))
             .key(&key("rope.freq_base"), Value::F32(self.rope_base))
@@ -173,7 +216,7 @@ impl Shape {
     }
 
     fn tensors(&self) -> Vec<(String, Vec<u64>)> {
-        let kv = self.width / self.heads * self.kv_heads;
+        let (q, kv) = (self.head_dim * self.heads, self.head_dim * self.kv_heads);
         let mut tensors = vec![
             ("token_embd.weight".to_owned(), vec![self.width, self.vocabulary]),
             ("output_norm.weight".to_owned(), vec![self.width]),
@@ -187,13 +230,27 @@ impl Shape {
             };
             add("attn_norm.weight", &[self.width]);
             add("ffn_norm.weight", &[self.width]);
-            add("attn_q.weight", &[self.width, self.width]);
+            add("attn_q.weight", &[self.width, q]);
             add("attn_k.weight", &[self.width, kv]);
             add("attn_v.weight", &[self.width, kv]);
-            add("attn_output.weight", &[self.width, self.width]);
-            add("ffn_gate.weight", &[self.width, self.ffn]);
-            add("ffn_up.weight", &[self.width, self.ffn]);
-            add("ffn_down.weight", &[self.ffn, self.width]);
+            add("attn_output.weight", &[q, self.width]);
+            match self.experts {
+                Some(Experts { count, ffn, .. }) => {
+                    add("ffn_gate_inp.weight", &[self.width, count]);
+                    add("ffn_gate_exps.weight", &[self.width, ffn, count]);
+                    add("ffn_up_exps.weight", &[self.width, ffn, count]);
+                    add("ffn_down_exps.weight", &[ffn, self.width, count]);
+                }
+                None => {
+                    add("ffn_gate.weight", &[self.width, self.ffn]);
+                    add("ffn_up.weight", &[self.width, self.ffn]);
+                    add("ffn_down.weight", &[self.ffn, self.width]);
+                }
+            }
+            if self.architecture == "qwen3moe" {
+                add("attn_q_norm.weight", &[self.head_dim]);
+                add("attn_k_norm.weight", &[self.head_dim]);
+            }
             if self.architecture == "qwen2" {
                 add("attn_q.bias", &[self.width]);
                 add("attn_k.bias", &[kv]);
@@ -208,9 +265,10 @@ fn bytes_of(dtype: GgmlType, shape: &[u64]) -> u64 {
     shape.iter().product::<u64>() / dtype.block_len() * dtype.block_bytes()
 }
 
-/// `dtype` for matrices whose rows are whole blocks of it, else a type near it; vectors are f32.
-fn one_type(dtype: GgmlType, shape: &[u64]) -> GgmlType {
+/// `dtype` for matrices whose rows are whole blocks of it, else a type near it; vectors and routers are f32.
+fn one_type(dtype: GgmlType, name: &str, shape: &[u64]) -> GgmlType {
     match shape {
+        _ if name.contains("ffn_gate_inp") => GgmlType::F32,
         [_] => GgmlType::F32,
         [width, ..] if !width.is_multiple_of(dtype.block_len()) => GgmlType::Q4_0,
         _ => dtype,

@@ -1,5 +1,6 @@
 //! Adapters that a model has loaded, in the form of the host's kernels.
 
+use crate::kernels::MatrixShape;
 use crate::kernels::float::packed::{FloatMatrix, FloatType, LowRank};
 use crate::kernels::memory::pages::Arena;
 use crate::kernels::memory::team::Team;
@@ -31,10 +32,24 @@ pub(crate) enum Projection {
     Up,
     /// Down projection of the MLP.
     Down,
+    /// Input projection of a short convolution.
+    ConvInput,
+    /// Output projection of a short convolution.
+    ConvOutput,
+    /// Projection of a gated delta net to queries, keys and values.
+    DeltaQkv,
+    /// Projection of a gated delta net to its gates.
+    DeltaGate,
+    /// Projection of a gated delta net to the strengths of its corrections.
+    DeltaBeta,
+    /// Projection of a gated delta net to its decays.
+    DeltaAlpha,
+    /// Output projection of a gated delta net.
+    DeltaOutput,
 }
 
 /// Number of [`Projection`]s.
-const PROJECTIONS: usize = 7;
+const PROJECTIONS: usize = 14;
 
 /// A projection of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +180,8 @@ fn packed_type(dtype: GgmlType) -> GgmlType {
 /// Bytes of the packed matrices of a pair.
 fn packed_bytes(pair: &AdapterPair) -> [usize; 2] {
     let bytes = |dtype: GgmlType, n: usize, k: usize| {
-        FloatType::of(packed_type(dtype)).map_or(0, |kind| FloatMatrix::packed_bytes(kind, n, k))
+        FloatType::of(packed_type(dtype))
+            .map_or(0, |kind| FloatMatrix::packed_bytes(kind, MatrixShape::one(n, k)))
     };
     [bytes(pair.a.dtype, pair.rank, pair.columns), bytes(pair.b.dtype, pair.rows, pair.rank)]
 }
@@ -229,9 +245,28 @@ fn place(model: &LoadedModel, name: &str) -> Result<(Place, [usize; 2]), String>
         name.strip_prefix("blk.").and_then(|name| name.split_once('.')).ok_or_else(unknown)?;
     let layer: usize = layer.parse().ok().filter(|layer| *layer < n_layer).ok_or_else(unknown)?;
     let (width, width_kv) = (n_head * head_dim, n_head_kv * head_dim);
+    let attention = model.config.has_attention(layer);
+    let delta = model.config.delta_net.filter(|_| !attention);
+    let (qkv, values, n_value) =
+        delta.map_or((0, 0, 0), |heads| (heads.qkv_width(), heads.value_width(), heads.n_value));
+    let short_conv = !attention && delta.is_none();
+    if model.config.layer_experts(layer).is_some() && part.starts_with("ffn_") {
+        return Err(format!(
+            "{name}: adapters of mixtures of experts are not supported; those of the attention are"
+        ));
+    }
     let (fused_qkv, mlp) = (architecture.fused_qkv, architecture.mlp);
     let up = if mlp == MlpKind::FusedGate { 2 * n_ff } else { n_ff };
     let (projection, shape) = match part {
+        "shortconv.in_proj.weight" if short_conv => (Projection::ConvInput, [n_embd, 3 * n_embd]),
+        "shortconv.out_proj.weight" if short_conv => (Projection::ConvOutput, [n_embd, n_embd]),
+        "attn_qkv.weight" if delta.is_some() => (Projection::DeltaQkv, [n_embd, qkv]),
+        "attn_gate.weight" if delta.is_some() => (Projection::DeltaGate, [n_embd, values]),
+        "ssm_beta.weight" if delta.is_some() => (Projection::DeltaBeta, [n_embd, n_value]),
+        "ssm_alpha.weight" if delta.is_some() => (Projection::DeltaAlpha, [n_embd, n_value]),
+        "ssm_out.weight" if delta.is_some() => (Projection::DeltaOutput, [values, n_embd]),
+        part if part.starts_with("attn_") && !attention => return Err(unknown()),
+        "attn_q.weight" if architecture.attention_gate => (Projection::Query, [n_embd, 2 * width]),
         "attn_qkv.weight" if fused_qkv => (Projection::Query, [n_embd, width + 2 * width_kv]),
         "attn_q.weight" if !fused_qkv => (Projection::Query, [n_embd, width]),
         "attn_k.weight" if !fused_qkv => (Projection::Key, [n_embd, width_kv]),

@@ -81,6 +81,12 @@ impl CandleBackend {
             });
         }
         let CandleModel { info, tokenizer, loaded, .. } = self.load_model(source, load, progress)?;
+        if loaded.config.experts.is_some() {
+            return Err(LoadError::Unsupported {
+                what: format!("calibration of a mixture of experts ({})", info.architecture),
+                supported: "models without experts".to_owned(),
+            });
+        }
         Calibration::new((info, tokenizer), loaded, options)
     }
 

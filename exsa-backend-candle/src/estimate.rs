@@ -3,6 +3,7 @@
 
 use crate::compute;
 use crate::executor::HostExecutor;
+use crate::kernels::MatrixShape;
 use crate::kernels::float::packed::{FloatSizes, FloatType};
 use crate::kernels::quantized::activations::ActivationSizes;
 use crate::kernels::quantized::{Isa, PackedType, dequantize, scratch_bytes};
@@ -14,7 +15,7 @@ use crate::weights;
 use exsa_core::backend::{Capabilities, MemoryEstimate, SessionOptions};
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{Gguf, TensorInfo};
-use exsa_models::Config;
+use exsa_models::{Config, tensors};
 
 /// Memory of the model of `files` and of one session by `options`. `packed_mapped` says whether packed
 /// matrices are pages of a file.
@@ -34,9 +35,10 @@ pub(crate) fn estimate(
     let Capabilities { sequences_max, context_tokens_max, batch_tokens_max, .. } = plan.capabilities;
     let rows = options.sequences_max.min(batch_tokens_max);
     let n_vocab = gguf.tensor("token_embd.weight").and_then(|table| table.shape.last()).copied().unwrap_or(0);
+    let experts_used = config.experts.as_ref().map_or(1, |experts| experts.routing.used);
     let scratch = [
         HostExecutor::bytes(&config, &plan, threads),
-        products(gguf, config.n_layer, (batch_tokens_max, rows), threads),
+        products(gguf, (config.n_layer, experts_used), (batch_tokens_max, rows), threads),
         n_vocab.saturating_mul(4 * rows as u64),
         BlockTables::bytes(sequences_max, n_blocks, context_tokens_max),
     ];
@@ -51,7 +53,7 @@ fn weight_bytes(files: &ModelFiles, packed_mapped: bool) -> (u64, u64) {
     let packed = weights::packed_bytes(gguf) as u64;
     let in_place = |tensor: &TensorInfo| {
         let packed = PackedType::of(tensor.dtype).is_some() || FloatType::of(tensor.dtype).is_some();
-        tensor.shape.len() == 2 && (tensor.name == "token_embd.weight" || !packed)
+        tensors::is_operand(tensor) && (tensor.name == "token_embd.weight" || !packed)
     };
     let sum = |stored: bool| {
         let tensors = gguf.tensors().iter().filter(|tensor| in_place(tensor));
@@ -71,37 +73,54 @@ fn weight_bytes(files: &ModelFiles, packed_mapped: bool) -> (u64, u64) {
     (parts.into_iter().fold(0, u64::saturating_add), shared)
 }
 
-/// Bytes of a tensor that is a vector in f32.
+/// Bytes of a tensor that is a vector, or the weights of a convolution, in f32.
 fn vector_bytes(tensor: &TensorInfo) -> u64 {
     match tensor.shape[..] {
         // Frequency factors are no operand of a pass, and are there once.
         [len] if tensor.name.starts_with("rope_") => len.saturating_mul(4),
         [len] => Vector::bytes(len),
+        [_, _] if !tensors::is_operand(tensor) => tensor.shape.iter().product::<u64>().saturating_mul(4),
         _ => 0,
     }
 }
 
-/// Bytes of the memory of products, in a batch of `tokens` tokens of which `rows` want logits.
-fn products(gguf: &Gguf, n_layer: usize, (tokens, rows): (usize, usize), threads: usize) -> u64 {
+/// Bytes of the memory of products, in a batch of `tokens` tokens of which `rows` want logits, each with
+/// `experts_used` experts in a mixture.
+fn products(
+    gguf: &Gguf,
+    (n_layer, experts_used): (usize, usize),
+    (tokens, rows): (usize, usize),
+    threads: usize,
+) -> u64 {
     let output = if gguf.tensor("output.weight").is_some() { "output.weight" } else { "token_embd.weight" };
     let last_layer = format!("blk.{}.", n_layer - 1);
     let mut activations = None::<ActivationSizes>;
     let (mut floats, isa) = (None::<FloatSizes>, Isa::detect());
     // Scratch memory of the caller's thread and of each of the others.
     let (mut caller, mut other) = (Scratch::default(), Scratch::default());
-    for (tensor, n, columns, kind) in weights::matrices(gguf) {
+    for (tensor, MatrixShape { count, rows: n, columns }) in weights::matrices(gguf) {
         // After the keys and values of the last layer a pass goes on with the rows that want logits.
         let part = tensor.name.strip_prefix(&last_layer);
         let wanted_only = part.is_some_and(|part| !part.starts_with("attn_k") && !part.starts_with("attn_v"))
             && part != Some("attn_qkv.weight");
         let m = if tensor.name == output || wanted_only { rows } else { tokens };
-        if let Some(kind) = kind {
-            let sizes = ActivationSizes::new(m, columns, kind);
+        // Rows of all experts are multiplied at once, and there is memory for all tokens in any layer; those
+        // of slow types are multiplied one expert after the other.
+        let (is_stack, expert_rows) = (tensor.shape.len() == 3, m);
+        let stack_rows = tokens.saturating_mul(experts_used);
+        let (m, groups) = if is_stack { (stack_rows, count.min(stack_rows)) } else { (m, 1) };
+        if let Some(kind) = PackedType::of(tensor.dtype) {
+            let sizes = if is_stack {
+                ActivationSizes::grouped(m, groups, columns, kind)
+            } else {
+                ActivationSizes::new(m, columns, kind)
+            };
             activations = Some(activations.map_or(sizes, |others| others.max(sizes)));
         } else if let Some(kind) = FloatType::of(tensor.dtype) {
-            let sizes = FloatSizes::new(m, columns, kind, isa);
+            let sizes = FloatSizes::grouped(m, groups, columns, kind, isa);
             floats = Some(floats.map_or(sizes, |others| others.max(sizes)));
         } else {
+            let m = expert_rows;
             let (weights, products) = dequantize::scratch_floats(m, columns, n);
             let needed = Scratch { weights, products };
             caller = caller.max(needed);

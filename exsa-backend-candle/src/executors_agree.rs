@@ -10,23 +10,28 @@ use crate::model_files::ModelFiles;
 use crate::session::CandleSession;
 use crate::weights::Weights;
 use crate::{compute, load};
-use architectures::ARCHITECTURES;
+use architectures::{ARCHITECTURES, MIXTURES, RECURRENT};
 use candle_core::Device;
 use exsa_core::SeqId;
 use exsa_core::backend::{KvType, LoadProgress, ModelSource, Session, SessionOptions};
 use exsa_core::batch::{Batch, Span};
+use exsa_core::error::LoadError;
 use exsa_models::ModelDescription;
 use std::path::Path;
 use std::sync::Arc;
 
 fn loaded(name: &str, host: bool) -> Arc<LoadedModel> {
+    Arc::new(load_model(name, host).unwrap())
+}
+
+fn load_model(name: &str, host: bool) -> Result<LoadedModel, LoadError> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/{name}.gguf"));
     let files = ModelFiles::open(&ModelSource::file(path)).unwrap();
     let model = ModelDescription::read(files.gguf(), 1).unwrap();
     let (mut progress, team) = (LoadProgress::none(), compute::team(&Default::default()).unwrap());
     let steps = LoadSteps::new(&mut progress, 0).unwrap();
     let weights = Weights::new(&files, Device::Cpu, host.then(Isa::detect), steps, team);
-    Arc::new(load::load(model, weights).unwrap())
+    load::load(model, weights)
 }
 
 /// Chunks of two sequences, with and without logits, and one that was forked.
@@ -61,7 +66,10 @@ fn logits(name: &str, device: Option<Device>, kv_type: KvType) -> Vec<f32> {
 /// The executor of GPUs, on candle's CPU device, against our kernels.
 #[test]
 fn both_executors_agree() {
-    for name in ARCHITECTURES.into_iter().chain(["llama-bias-f32"]) {
+    // Tensors know neither states nor experts.
+    let dense =
+        ARCHITECTURES.into_iter().filter(|name| !MIXTURES.contains(name) && !RECURRENT.contains(name));
+    for name in dense.chain(["llama-bias-f32"]) {
         for kv_type in [KvType::F32, KvType::F16] {
             let host = logits(name, None, kv_type);
             let tensors = logits(name, Some(Device::Cpu), kv_type);
@@ -71,5 +79,24 @@ fn both_executors_agree() {
             let tolerance = if kv_type == KvType::F32 { 1e-5 } else { 2e-3 };
             assert!(worst < tolerance * scale, "{name} {kv_type:?}: {worst} of {scale}");
         }
+    }
+}
+
+#[test]
+fn tensors_refuse_states() {
+    for name in RECURRENT {
+        let model = loaded(name, false);
+        let refused = CandleSession::new(model, Some(Device::Cpu), &SessionOptions::new()).map(|_| ());
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("on a device other than the CPU"), "{refused}");
+    }
+}
+
+/// Mixtures of experts have kernels on the host alone.
+#[test]
+fn tensors_refuse_experts() {
+    for name in MIXTURES {
+        let error = load_model(name, false).err().unwrap().to_string();
+        assert!(error.contains("mixture of experts") && error.contains("CPU"), "{error}");
     }
 }

@@ -70,6 +70,13 @@ pub(crate) fn weight_name(place: Place, architecture: &Architecture) -> String {
         Projection::Gate => "ffn_gate",
         Projection::Up => "ffn_up",
         Projection::Down => "ffn_down",
+        Projection::ConvInput => "shortconv.in_proj",
+        Projection::ConvOutput => "shortconv.out_proj",
+        Projection::DeltaQkv => "attn_qkv",
+        Projection::DeltaGate => "attn_gate",
+        Projection::DeltaBeta => "ssm_beta",
+        Projection::DeltaAlpha => "ssm_alpha",
+        Projection::DeltaOutput => "ssm_out",
     };
     format!("blk.{layer}.{part}.weight")
 }

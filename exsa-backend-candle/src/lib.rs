@@ -21,9 +21,12 @@
 //!
 //! Architectures: `llama` (Llama 1 to 3, Mistral, SmolLM2), `qwen2`, `qwen3`, `gemma2`, `gemma3` (text),
 //! `phi3`, `granite`, `smollm3`, `olmo2` (OLMo 2 and 3), `glm4` (GLM-4-0414), `exaone4`, `command-r` (below
-//! 64 layers), `cohere2`, `starcoder2`. Others are refused with a list; the llama.cpp backend runs more. On
-//! the CPU, weights of every type that GGUF files have, mixed at will; over tensors on a device F32, F16,
-//! BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K.
+//! 64 layers), `cohere2`, `starcoder2`; on the CPU alone, the mixtures of experts `llama` (Mixtral),
+//! `qwen3moe`, `qwen2moe`, `olmoe`, `granitemoe`, `gpt-oss`, `glm4moe` (GLM-4.5) and `ernie4_5-moe`, in files
+//! with all experts of a layer in one tensor, and the hybrids `lfm2` and `qwen35` (Qwen3.5, dense; its layers
+//! that predict more tokens are left out). Others are refused with a list; the llama.cpp backend runs
+//! more. On the CPU, weights of every type that GGUF files have, mixed at will; over tensors on a device F32,
+//! F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K.
 //!
 //! A model is a GGUF, a split GGUF by any of its parts, or a folder of Hugging Face's form (`config.json`,
 //! `tokenizer.json`, `*.safetensors`) of the families llama, mistral, qwen2, qwen3, gemma2 and gemma3:
@@ -49,6 +52,12 @@
 //! values alike: `f32` (exact), `f16` (the default: half the memory, rounded to 11 significant bits), or on
 //! the CPU `q8_0` (8 bits, with an f32 scale for every 32 values of a head: 9/32 of f32's memory).
 //!
+//! # Hybrid models
+//!
+//! Layers of `lfm2` and `qwen35` without attention keep a state of fixed size for each sequence, in f32, beside
+//! the KV cache. Sessions of these models cannot fork or truncate; they save and restore, so that the prompt
+//! store works with checkpoints (`docs/prompt-cache.md`). A pass that fails empties the sequences of its batch.
+//!
 //! # Embeddings
 //!
 //! Vectors are made of the normalized hidden states behind the last layer, by the pooling of the session's
@@ -59,11 +68,11 @@
 //! On the CPU, every span can have adapters of its own: LoRA as GGUF in llama.cpp's form, or as the folder
 //! that PEFT saves, of any linear layer and of an output with weights of its own. Their matrices stay in the
 //! type of the file (Q8_0 becomes f32). Rows of a batch are grouped by adapters: the model's own products are
-//! computed once for all rows.
+//! computed once for all rows. In layers with experts, the projections of the attention alone take them.
 //!
 //! # Calibration
 //!
-//! On the CPU, [`CandleBackend::calibration`] sums up the squared inputs of a model's projections over texts,
+//! On the CPU, for models without experts, [`CandleBackend::calibration`] sums up the squared inputs of a model's projections over texts,
 //! as importance matrices hold them.
 //!
 //! # Threads

@@ -1,20 +1,26 @@
 //! From the description of a model to a model that runs.
 
 use crate::adapters::Adapters;
+use crate::kernels::float::delta_rule::DeltaHeads;
 use crate::kernels::quantized::Isa;
 use crate::layers::attention::{Attention, HeadNorm, Qkv};
+use crate::layers::delta_net::DeltaNet;
+use crate::layers::experts::{ExpertInput, Experts, FeedForward, SharedExpert};
 use crate::layers::mlp::{GateUp, Mlp};
 use crate::layers::norm::{Input, LayerNorm};
+use crate::layers::short_conv::ShortConv;
 use crate::packed_cache::BackgroundCheck;
-use crate::transformer::{Layer, Transformer};
+use crate::transformer::{Layer, Mixer, Transformer};
 use crate::weights::Weights;
 use exsa_core::backend::Fingerprint;
 use exsa_core::error::LoadError;
 use exsa_models::tensors::{
-    AttentionTensors, GateUpTensors, HeadNormTensors, InputTensors, LayerTensors, MlpTensors, Norm,
-    QkvTensors, RopeFactorTensors,
+    AttentionTensors, DeltaNetTensors, ExpertInputTensors, FeedForwardTensors, GateUpTensors,
+    HeadNormTensors, InputTensors, LayerTensors, Matrix, MixerTensors, MlpTensors, Norm, QkvTensors,
+    RopeFactorTensors, ShortConvTensors,
 };
-use exsa_models::{Config, ModelDescription, RopeFreqFactors};
+use exsa_models::{Config, LayerRope, ModelDescription, RopeFreqFactors};
+use std::sync::Arc;
 
 /// A model on its device, shared by its sessions.
 pub(crate) struct LoadedModel {
@@ -48,9 +54,9 @@ pub(crate) fn load<'a>(
     } = model;
     let embedding = weights.embedding(embedding, config.embedding_scale)?;
     let freq_factors = load_freq_factors(rope_factors, &mut weights)?;
-    let mut layers = Vec::new();
+    let (mut layers, mut places) = (Vec::new(), Places::default());
     for layer in model.layers {
-        layers.push(load_layer(&config, layer, &mut weights)?);
+        layers.push(load_layer(&config, layer, &mut places, &mut weights)?);
     }
     let norm = load_norm(output_norm, config.norm_epsilon, &mut weights)?;
     let isa = weights.isa();
@@ -71,15 +77,45 @@ pub(crate) fn load<'a>(
     })
 }
 
+/// Next layers in the KV cache and among the states.
+#[derive(Default)]
+struct Places {
+    kv: Counter,
+    states: Counter,
+}
+
+#[derive(Default)]
+struct Counter(usize);
+
+impl Counter {
+    fn next(&mut self) -> usize {
+        self.0 += 1;
+        self.0 - 1
+    }
+}
+
 fn load_layer<'a>(
     config: &Config,
     layer: LayerTensors<'a>,
+    places: &mut Places,
     weights: &mut Weights<'a, '_>,
 ) -> Result<Layer, LoadError> {
     let &Config { norm_epsilon, residual_scale, .. } = config;
-    let rope = layer.attention.rope;
-    let attention = load_attention(layer.attention, norm_epsilon, weights)?;
-    let mlp = load_mlp(layer.mlp, weights)?;
+    let (rope, mixer) = match layer.mixer {
+        MixerTensors::Attention(tensors) => {
+            let rope = tensors.rope;
+            (rope, Mixer::Attention(load_attention(tensors, norm_epsilon, weights)?, places.kv.next()))
+        }
+        MixerTensors::ShortConv(tensors) => {
+            (LayerRope::Absent, Mixer::ShortConv(load_short_conv(tensors, weights)?, places.states.next()))
+        }
+        MixerTensors::DeltaNet(tensors) => {
+            let net = load_delta_net(tensors, norm_epsilon, weights)?;
+            (LayerRope::Absent, Mixer::DeltaNet(Box::new(net), places.states.next()))
+        }
+        _ => return Err(LoadError::Backend("a layer of an unknown kind".to_owned())),
+    };
+    let mlp = load_feed_forward(layer.mlp, weights)?;
     let mut input = |input| match input {
         InputTensors::Normed(norm) => load_norm(norm, norm_epsilon, weights),
         InputTensors::Plain => Ok(Input::Plain),
@@ -91,7 +127,7 @@ fn load_layer<'a>(
     let (post_attention_norm, post_mlp_norm) = (norm(layer.post_attention_norm)?, norm(layer.post_mlp_norm)?);
     Ok(Layer {
         attention_input,
-        attention,
+        mixer,
         post_attention_norm,
         mlp_input,
         mlp,
@@ -135,7 +171,86 @@ fn load_attention<'a>(
     };
     let (query_norm, key_norm) = (norm(attention.query_norm)?, norm(attention.key_norm)?);
     let output = weights.linear(attention.output)?;
-    Ok(Attention { input, query_norm, key_norm, output, heads: attention.heads })
+    let sinks = attention.sinks.map(|sinks| weights.values(sinks)).transpose()?;
+    Ok(Attention {
+        input,
+        query_norm,
+        key_norm,
+        output,
+        heads: attention.heads,
+        gated: attention.gated,
+        sinks,
+    })
+}
+
+fn load_feed_forward<'a>(
+    tensors: FeedForwardTensors<'a>,
+    weights: &mut Weights<'a, '_>,
+) -> Result<FeedForward, LoadError> {
+    let experts = match tensors {
+        FeedForwardTensors::Dense(mlp) => return load_mlp(mlp, weights).map(FeedForward::Dense),
+        FeedForwardTensors::Experts(experts) => *experts,
+    };
+    let input = match experts.input {
+        ExpertInputTensors::Fused(both) => ExpertInput::Fused(weights.expert_linear(both)?),
+        ExpertInputTensors::Split { gate, up } => {
+            ExpertInput::Split { gate: weights.expert_linear(gate)?, up: weights.expert_linear(up)? }
+        }
+    };
+    let mut values = |vector: Option<_>| -> Result<Option<Box<[f32]>>, LoadError> {
+        vector.map(|vector| weights.values(vector).map(Vec::into_boxed_slice)).transpose()
+    };
+    let selection_bias = values(experts.selection_bias)?;
+    let gate = values(experts.shared.and_then(|shared| shared.gate))?;
+    let shared = match experts.shared {
+        Some(shared) => Some(SharedExpert { mlp: load_mlp(shared.mlp, weights)?, gate }),
+        None => None,
+    };
+    Ok(FeedForward::Experts(Box::new(Experts {
+        routing: experts.routing,
+        router: weights.linear(experts.router)?,
+        selection_bias,
+        input,
+        down: weights.expert_linear(experts.down)?,
+        activation: experts.activation,
+        n_ff: experts.n_ff,
+        shared,
+    })))
+}
+
+fn load_short_conv<'a>(
+    tensors: ShortConvTensors<'a>,
+    weights: &mut Weights<'a, '_>,
+) -> Result<ShortConv, LoadError> {
+    let input = weights.linear(tensors.input)?;
+    let kernel = load_kernel(tensors.kernel, weights)?;
+    Ok(ShortConv { input, kernel, output: weights.linear(tensors.output)? })
+}
+
+/// Weights of a convolution, `[tokens, channels]`.
+fn load_kernel<'a>(kernel: Matrix<'a>, weights: &mut Weights<'a, '_>) -> Result<Arc<[f32]>, LoadError> {
+    let Matrix { rows, columns, .. } = kernel;
+    let values = weights.matrix_values(kernel)?;
+    Ok((0..rows * columns).map(|i| values[i % rows * columns + i / rows]).collect())
+}
+
+fn load_delta_net<'a>(
+    tensors: DeltaNetTensors<'a>,
+    epsilon: f32,
+    weights: &mut Weights<'a, '_>,
+) -> Result<DeltaNet, LoadError> {
+    Ok(DeltaNet {
+        heads: DeltaHeads::of(tensors.heads),
+        qkv: weights.linear(tensors.qkv)?,
+        gate: weights.linear(tensors.gate)?,
+        beta: weights.linear(tensors.beta)?,
+        alpha: weights.linear(tensors.alpha)?,
+        alpha_bias: weights.vector(tensors.alpha_bias)?,
+        decay: weights.vector(tensors.decay)?,
+        kernel: load_kernel(tensors.kernel, weights)?,
+        norm: weights.rms_norm(tensors.norm, epsilon)?,
+        output: weights.linear(tensors.output)?,
+    })
 }
 
 fn load_mlp<'a>(mlp: MlpTensors<'a>, weights: &mut Weights<'a, '_>) -> Result<Mlp, LoadError> {

@@ -50,10 +50,17 @@ impl MappedRows {
         debug_assert!(result.is_ok(), "{result:?}");
     }
 
-    /// `out = left · Wᵀ`, with `left` `[m, k]`, the rows `W` `[n, k]` and `out` `[m, n]`: dequantized to f32
-    /// on the way.
-    pub fn multiply(&self, (m, n): (usize, usize), left: &[f32], out: &mut [f32], team: &mut Team) {
-        let rows = |first: usize, rows: &mut [f32]| self.dequantize(first, rows);
+    /// `out = left · Wᵀ`, with `left` `[m, k]`, the `n` rows `W` from `first` on, `[n, k]`, and `out` `[m,
+    /// n]`: dequantized to f32 on the way.
+    pub fn multiply(
+        &self,
+        first: usize,
+        (m, n): (usize, usize),
+        left: &[f32],
+        out: &mut [f32],
+        team: &mut Team,
+    ) {
+        let rows = |row: usize, rows: &mut [f32]| self.dequantize(first + row, rows);
         dequantize::matmul((m, self.row_len, n), left, rows, out, team);
     }
 }
@@ -82,7 +89,7 @@ mod tests {
                 let (weights, dense) = mapped(dtype, n, k);
                 let left: Vec<f32> = (0..m * k).map(|i| (i * 7919 % 255) as f32 - 127.0).collect();
                 let mut out = vec![f32::NAN; m * n];
-                weights.multiply((m, n), &left, &mut out, &mut team);
+                weights.multiply(0, (m, n), &left, &mut out, &mut team);
                 for (left, out) in left.chunks_exact(k).zip(out.chunks_exact(n)) {
                     for (dense, out) in dense.chunks_exact(k).zip(out) {
                         let terms = left.iter().zip(dense).map(|(a, b)| f64::from(*a) * f64::from(*b));

@@ -1,5 +1,6 @@
 //! A matrix of weights, packed for the kernels of its type.
 
+use crate::kernels::MatrixShape;
 use crate::kernels::float::packed::{FloatMatrix, FloatType};
 use crate::kernels::memory::pages::Arena;
 use crate::kernels::memory::team::Team;
@@ -13,28 +14,26 @@ use std::ops::Range;
 /// Bytes of a mapped file that are asked for ahead.
 const AHEAD_BYTES: usize = 16 << 20;
 
-/// A packed matrix.
+/// A packed matrix, or a stack of them.
 pub(crate) enum PackedTensor {
     Quantized(PackedMatrix),
     Float(FloatMatrix),
 }
 
 impl PackedTensor {
-    /// Bytes of a packed matrix of `rows` rows of `columns` values of type `dtype`; `None` where the type has
-    /// no packed form.
-    pub fn packed_bytes(dtype: GgmlType, rows: usize, columns: usize) -> Option<usize> {
+    /// Bytes of packed matrices of that shape of type `dtype`; `None` where the type has no packed form.
+    pub fn packed_bytes(dtype: GgmlType, shape: MatrixShape) -> Option<usize> {
         match (PackedType::of(dtype), FloatType::of(dtype)) {
-            (Some(kind), _) => Some(PackedMatrix::packed_bytes(kind, rows, columns)),
-            (None, Some(kind)) => Some(FloatMatrix::packed_bytes(kind, rows, columns)),
+            (Some(kind), _) => Some(PackedMatrix::packed_bytes(kind, shape)),
+            (None, Some(kind)) => Some(FloatMatrix::packed_bytes(kind, shape)),
             (None, None) => None,
         }
     }
 
-    /// Packs `tensor`, of `rows` rows and `columns` columns, whose bytes are `place` of `mapping`, into
-    /// `memory`. Calls `done` with the bytes of each part, which can end it.
+    /// Packs `tensor`, whose bytes are `place` of `mapping`, into `memory`. Calls `done` with the bytes of each part, which can end it.
     pub fn pack(
         tensor: &TensorInfo,
-        (rows, columns): (usize, usize),
+        shape: MatrixShape,
         (mapping, place): (&Mapping, Range<usize>),
         team: &mut Team,
         memory: &mut Arena,
@@ -51,22 +50,22 @@ impl PackedTensor {
         };
         let dtype = tensor.dtype;
         let packed = if PackedMatrix::supports(dtype) {
-            let packed = PackedMatrix::pack_by_parts(dtype, data, rows, columns, team, memory, part_done);
+            let packed = PackedMatrix::pack_by_parts(dtype, data, shape, team, memory, part_done);
             packed.map(|packed| packed.map(|packed| packed.map(Self::Quantized)))
         } else {
-            let packed = FloatMatrix::pack_by_parts(dtype, data, rows, columns, team, memory, part_done);
+            let packed = FloatMatrix::pack_by_parts(dtype, data, shape, team, memory, part_done);
             packed.map(|packed| packed.map(|packed| packed.map(Self::Float)))
         };
         let memory = |_| LoadError::Memory { what: "packed weights", needed: tensor.bytes, available: 0 };
         packed.map_err(memory)?.ok_or_else(|| damaged(tensor))?
     }
 
-    /// The matrix whose packed bytes are `data`; `None` if they are not as many as it has.
-    pub fn from_packed(dtype: GgmlType, (rows, columns): (usize, usize), data: WeightMemory) -> Option<Self> {
+    /// The matrices whose packed bytes are `data`; `None` if they are not as many as they have.
+    pub fn from_packed(dtype: GgmlType, shape: MatrixShape, data: WeightMemory) -> Option<Self> {
         if PackedMatrix::supports(dtype) {
-            PackedMatrix::from_packed(dtype, rows, columns, data).map(Self::Quantized)
+            PackedMatrix::from_packed(dtype, shape, data).map(Self::Quantized)
         } else {
-            FloatMatrix::from_packed(dtype, rows, columns, data).map(Self::Float)
+            FloatMatrix::from_packed(dtype, shape, data).map(Self::Float)
         }
     }
 

@@ -28,6 +28,8 @@ pub(crate) struct SessionPlan {
     pub capabilities: Capabilities,
     /// Maximum rank of an adapter.
     pub adapter_rank_max: usize,
+    /// Values of the state of a sequence, in each layer that keeps one in place of keys and values.
+    pub state_lens: Vec<usize>,
 }
 
 impl SessionPlan {
@@ -35,15 +37,26 @@ impl SessionPlan {
     /// over tensors.
     pub fn new(config: &Config, options: &SessionOptions, host: bool) -> Result<Self, LoadError> {
         let kv_shape = KvShape {
-            n_layer: config.n_layer,
+            n_layer: config.n_layer_kv(),
             n_head_kv: config.n_head_kv,
             head_dim: config.head_dim,
             format: format(options, host)?,
         };
+        if config.is_recurrent() && !host {
+            return Err(LoadError::Unsupported {
+                what: format!("architecture {} on a device other than the CPU", config.architecture.name),
+                supported: "the CPU".to_owned(),
+            });
+        }
+        let state_lens =
+            (0..config.n_layer).map(|index| config.state_len(index)).filter(|len| *len > 0).collect();
         // Tensor libraries choose their kernels by the shape of the batch.
         let capabilities = capabilities(config.n_ctx, &kv_shape, options)?
             .batch_invariant(host)
-            .embed(Some(pooling(config, options)?));
+            .embed(Some(pooling(config, options)?))
+            // A state is that of all tokens.
+            .fork(!config.is_recurrent())
+            .truncate(!config.is_recurrent());
         let (span_adapters_max, adapter_rank_max) = adapters(options, host)?;
         let sets = if span_adapters_max == 0 { 1 } else { capabilities.sequences_max };
         let capabilities = capabilities.adapters(span_adapters_max, sets);
@@ -52,7 +65,12 @@ impl SessionPlan {
             option: "kv_tokens_max",
             problem: format!("{blocks} blocks, but at most {} are allowed", u32::MAX),
         })?;
-        Ok(Self { kv_shape, n_blocks, capabilities, adapter_rank_max })
+        Ok(Self { kv_shape, n_blocks, capabilities, adapter_rank_max, state_lens })
+    }
+
+    /// Bytes of the states of one sequence.
+    pub fn state_bytes(&self) -> u64 {
+        self.state_lens.iter().fold(0, |sum: u64, len| sum.saturating_add(4 * *len as u64))
     }
 
     /// Bytes of the KV cache on the host.

@@ -24,6 +24,8 @@ pub(crate) struct CandleSession {
     ropes: Ropes,
     tables: BlockTables,
     kv_shape: KvShape,
+    /// Bytes of the states of a sequence where it is saved.
+    state_bytes: usize,
     executor: Box<dyn Executor>,
     fingerprint: Fingerprint,
     /// Memory of [`Batch::validate`].
@@ -46,6 +48,7 @@ impl CandleSession {
         let mut fingerprint = model.fingerprint;
         fingerprint.update(&[u8::from(config.is_long(context))]);
         plan.kv_shape.fingerprint(&mut fingerprint);
+        let state_bytes = plan.state_bytes() as usize;
         let ropes = Ropes::of(&model, context);
         let executor: Box<dyn Executor> = match device {
             Some(device) => Box::new(TensorExecutor::new(device, &plan)?),
@@ -62,6 +65,7 @@ impl CandleSession {
             executor,
             fingerprint,
             kv_shape,
+            state_bytes,
             capabilities,
             model,
         })
@@ -69,7 +73,8 @@ impl CandleSession {
 
     /// Header of `len` saved tokens.
     fn saved(&self, len: usize) -> SavedKv {
-        SavedKv::new("candle", self.fingerprint, len, self.kv_shape.saved_bytes(len))
+        let bytes = self.kv_shape.saved_bytes(len).saturating_add(self.state_bytes);
+        SavedKv::new("candle", self.fingerprint, len, bytes)
     }
 
     /// Everything that can be wrong with a batch, before anything changes.
@@ -93,11 +98,12 @@ impl CandleSession {
     }
 }
 
-/// Forgets what a pass that failed may have left.
-fn take_back(tables: &mut BlockTables, batch: &Batch) {
+/// Forgets what a pass that failed may have left. States cannot go back: sequences that have them lose all.
+fn take_back(tables: &mut BlockTables, batch: &Batch, capabilities: &Capabilities) {
     for span in batch.spans() {
         // A span that was not reached holds its tokens still, and no more.
-        tables.truncate(span.seq, span.position).ok();
+        let len = if capabilities.truncate { span.position } else { 0 };
+        tables.truncate(span.seq, len).ok();
     }
 }
 
@@ -120,14 +126,14 @@ impl Session for CandleSession {
             return Ok(Logits::new(&[], n_vocab).into());
         }
         if let Err(error) = self.append(batch) {
-            take_back(&mut self.tables, batch);
+            take_back(&mut self.tables, batch, &self.capabilities);
             return Err(error);
         }
-        let Self { model, tables, ropes, interrupt, executor, .. } = self;
+        let Self { model, tables, ropes, interrupt, executor, capabilities, .. } = self;
         match executor.forward(batch, Context { model, tables, ropes, interrupt }) {
             Ok(logits) => Ok(Logits::new(logits, n_vocab).into()),
             Err(error) => {
-                take_back(tables, batch);
+                take_back(tables, batch, capabilities);
                 Err(error)
             }
         }
@@ -156,15 +162,21 @@ impl Session for CandleSession {
             texts.spans().for_each(|span| pool(states.by_ref().take(span.rows), pooling, vectors));
             Ok(())
         });
-        take_back(&mut self.tables, &texts);
+        take_back(&mut self.tables, &texts, &self.capabilities);
         result.map(|()| Embeddings::new(&self.vectors, width))
     }
 
     fn fork(&mut self, from: SeqId, to: SeqId, len: usize) -> Result<(), KvError> {
+        if !self.capabilities.fork {
+            return Err(KvError::Unsupported("fork"));
+        }
         self.tables.fork(from, to, len)
     }
 
     fn truncate(&mut self, seq: SeqId, len: usize) -> Result<(), KvError> {
+        if !self.capabilities.truncate && len > 0 && self.tables.len(seq) != Some(len) {
+            return Err(KvError::Unsupported("truncate"));
+        }
         self.tables.truncate(seq, len)
     }
 
@@ -174,7 +186,7 @@ impl Session for CandleSession {
 
     fn save(&self, seq: SeqId, to: &mut dyn Write) -> Result<(), KvError> {
         let len = self.tables.existing_len(seq)?;
-        self.saved(len).write(to, |to| self.executor.save(self.tables.blocks(seq), len, to))
+        self.saved(len).write(to, |to| self.executor.save(seq, self.tables.blocks(seq), len, to))
     }
 
     fn restore(&mut self, seq: SeqId, from: &mut dyn Read) -> Result<usize, KvError> {
@@ -189,7 +201,7 @@ impl Session for CandleSession {
                 return Err(KvError::Format(problem));
             }
             self.tables.fill(seq, len)?;
-            self.executor.restore(self.tables.blocks(seq), len, from)?;
+            self.executor.restore(seq, self.tables.blocks(seq), len, from)?;
             Ok(len)
         });
         if restored.is_err() {

@@ -5,11 +5,13 @@
 use crate::error::CandleError;
 use crate::kv::KvStore;
 use crate::layers::attention::{Attention, Placement, Rows};
+use crate::layers::delta_net::DeltaNet;
 use crate::layers::embedding::Embedding;
+use crate::layers::experts::FeedForward;
 use crate::layers::linear::Linear;
-use crate::layers::mlp::Mlp;
 use crate::layers::norm::{Input, RmsNorm};
 use crate::layers::rope::RopeTensors;
+use crate::layers::short_conv::ShortConv;
 use candle_core::{Result, Tensor};
 use exsa_core::backend::Interrupt;
 use exsa_core::error::StepError;
@@ -31,18 +33,28 @@ pub(crate) struct Transformer {
     pub logit_scale: Option<f32>,
 }
 
-/// One layer: attention and MLP, added to the hidden state.
+/// Part of a layer that mixes tokens.
+pub(crate) enum Mixer {
+    /// Attention, with the index of its layer in the KV cache.
+    Attention(Attention, usize),
+    /// A gated delta net, with the index of its layer among those with a state.
+    DeltaNet(Box<DeltaNet>, usize),
+    /// A short convolution, with the index of its layer among those with a state.
+    ShortConv(ShortConv, usize),
+}
+
+/// One layer: attention or another mixer and an MLP, added to the hidden state.
 pub(crate) struct Layer {
-    /// Input of the attention.
+    /// Input of the mixer.
     pub attention_input: Input,
-    /// The attention.
-    pub attention: Attention,
-    /// Norm of what attention gives.
+    /// The mixer.
+    pub mixer: Mixer,
+    /// Norm of the mixer's output.
     pub post_attention_norm: Option<RmsNorm>,
     /// Input of the MLP.
     pub mlp_input: Input,
     /// The MLP.
-    pub mlp: Mlp,
+    pub mlp: FeedForward,
     /// Norm of what the MLP gives.
     pub post_mlp_norm: Option<RmsNorm>,
     /// Factor on what attention and MLP give, before it is added.
@@ -81,7 +93,7 @@ impl Transformer {
             }
             // After the last attention only the rows that want logits matter.
             let rows = (index + 1 == self.layers.len()).then_some(&step.rows);
-            match layer.forward(&x, step, kv, index, rows).step()? {
+            match layer.forward(&x, step, kv, rows).step()? {
                 Some(y) => x = y,
                 None => return Ok(None),
             }
@@ -108,7 +120,6 @@ impl Layer {
         x: &Tensor,
         step: &Step<'_>,
         kv: &KvStore,
-        index: usize,
         rows: Option<&Rows>,
     ) -> Result<Option<Tensor>> {
         let rope = match self.rope {
@@ -117,7 +128,11 @@ impl Layer {
             LayerRope::Absent => None,
         };
         let input = self.attention_input.forward(x, x)?;
-        let Some(attended) = self.attention.forward(&input, rope, &step.placement, kv.layer(index), rows)?
+        let Mixer::Attention(attention, kv_layer) = &self.mixer else {
+            // Sessions of such models are refused.
+            candle_core::bail!("layers with a state run on the CPU alone");
+        };
+        let Some(attended) = attention.forward(&input, rope, &step.placement, kv.layer(*kv_layer), rows)?
         else {
             return Ok(None);
         };

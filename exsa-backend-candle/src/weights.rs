@@ -1,10 +1,12 @@
 //! Tensors of a GGUF on their way to a device, with the checks of type and place.
 
 use crate::error::CandleError;
+use crate::kernels::MatrixShape;
 use crate::kernels::memory::pages::Arena;
 use crate::kernels::memory::team::Team;
-use crate::kernels::quantized::{Isa, PackedType};
+use crate::kernels::quantized::Isa;
 use crate::layers::embedding::Embedding;
+use crate::layers::experts::ExpertLinear;
 use crate::layers::linear::Linear;
 use crate::layers::norm::RmsNorm;
 use crate::layers::vector::Vector;
@@ -19,7 +21,7 @@ use candle_core::{Device, Tensor};
 use exsa_core::backend::Fingerprint;
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{GgmlType, Gguf, TensorInfo};
-use exsa_models::tensors::{self, Matrix, Projection};
+use exsa_models::tensors::{self, ExpertProjection, Matrix, Projection};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::hint::black_box;
@@ -102,6 +104,16 @@ impl<'a, 'p> Weights<'a, 'p> {
         Ok(values)
     }
 
+    /// The values of `matrix`, in f32, row by row.
+    pub fn matrix_values(&mut self, matrix: Matrix<'a>) -> Result<Vec<f32>, LoadError> {
+        let Matrix { tensor, rows, columns } = matrix;
+        let (table, mapping, place) = self.table(tensor, rows, columns)?;
+        self.read_ahead(tensor, &mapping.bytes()[place])?;
+        let mut values = vec![0.0; rows * columns];
+        values.chunks_exact_mut(columns).enumerate().for_each(|(row, values)| table.row(row, values));
+        Ok(values)
+    }
+
     /// `vector`, in f32.
     pub fn vector(&mut self, vector: tensors::Vector<'a>) -> Result<Vector, LoadError> {
         let values = self.values(vector)?;
@@ -113,18 +125,38 @@ impl<'a, 'p> Weights<'a, 'p> {
         let bias = projection.bias.map(|bias| self.vector(bias)).transpose()?;
         let weight @ Matrix { tensor, rows, columns } = projection.weight;
         let Some(isa) = self.isa else { return Linear::device(self.matrix(weight)?, bias).load() };
-        if PackedTensor::packed_bytes(tensor.dtype, rows, columns).is_none() {
-            return Ok(Linear::wide(self.wide(weight)?, rows, bias));
+        if !is_packed(tensor.dtype) {
+            return Ok(Linear::wide(self.wide(tensor, rows, columns)?, rows, bias));
         }
-        Ok(match self.packed(weight)? {
+        Ok(match self.packed(tensor, MatrixShape::one(rows, columns))? {
             PackedTensor::Quantized(weight) => Linear::packed(weight, isa, bias),
             PackedTensor::Float(weight) => Linear::float(weight, isa, bias),
         })
     }
 
-    /// `matrix` where it lies in the file, of a type without a packed form.
-    fn wide(&mut self, matrix: Matrix<'a>) -> Result<MappedRows, LoadError> {
-        let Matrix { tensor, rows, columns } = matrix;
+    /// The linear layers of all experts of `projection`, on the host's kernels alone.
+    pub fn expert_linear(&mut self, projection: ExpertProjection<'a>) -> Result<ExpertLinear, LoadError> {
+        let ExpertProjection { tensor, experts, rows, columns, bias } = projection;
+        let Some(isa) = self.isa else {
+            return Err(LoadError::Unsupported {
+                what: "a mixture of experts on a device other than the CPU".to_owned(),
+                supported: "mixtures of experts on the CPU".to_owned(),
+            });
+        };
+        let bias = bias.map(|bias| self.matrix_values(bias)).transpose()?;
+        let shape = MatrixShape { count: experts, rows, columns };
+        if is_packed(tensor.dtype) {
+            return Ok(match self.packed(tensor, shape)? {
+                PackedTensor::Quantized(weight) => ExpertLinear::packed(weight, isa, bias),
+                PackedTensor::Float(weight) => ExpertLinear::float(weight, isa, bias),
+            });
+        }
+        let all_rows = shape.all_rows().ok_or_else(|| damaged(tensor))?;
+        Ok(ExpertLinear::wide(self.wide(tensor, all_rows, columns)?, shape, bias))
+    }
+
+    /// Rows of `columns` values where they lie in the file, of a type without a packed form.
+    fn wide(&mut self, tensor: &'a TensorInfo, rows: usize, columns: usize) -> Result<MappedRows, LoadError> {
         let (weight, mapping, place) = self.table(tensor, rows, columns)?;
         self.read_ahead(tensor, &mapping.bytes()[place])?;
         if self.slow.insert(tensor.dtype) {
@@ -138,19 +170,18 @@ impl<'a, 'p> Weights<'a, 'p> {
         Ok(weight)
     }
 
-    /// `matrix`, packed for our own products: from the packed cache where it is there.
-    fn packed(&mut self, matrix: Matrix<'a>) -> Result<PackedTensor, LoadError> {
-        let Matrix { tensor, rows, columns } = matrix;
+    /// The matrices of `tensor`, packed for our own products: from the packed cache where they are there.
+    fn packed(&mut self, tensor: &'a TensorInfo, shape: MatrixShape) -> Result<PackedTensor, LoadError> {
         let (mapping, place) = self.files.tensor(tensor, &mut self.team)?;
         let counts = self.take(tensor, &mapping.bytes()[place.clone()]);
         let Self { steps, team, memory, cached, .. } = self;
         let mut done = |bytes: u64| if counts { steps.add(bytes) } else { steps.report() };
         if let Some(cached) = cached
-            && let Some(matrix) = cached.take(tensor, (rows, columns), team, memory, &mut done)?
+            && let Some(matrix) = cached.take(tensor, shape, team, memory, &mut done)?
         {
             return Ok(matrix);
         }
-        PackedTensor::pack(tensor, (rows, columns), (&mapping, place), team, memory, done)
+        PackedTensor::pack(tensor, shape, (&mapping, place), team, memory, done)
     }
 
     /// The embeddings `table`, to be multiplied by `scale`.
@@ -220,24 +251,36 @@ impl<'a, 'p> Weights<'a, 'p> {
     }
 }
 
-/// Matrices of `gguf` on the host: each with its tensor, rows and columns, and the type that it is packed as
-/// for integer kernels, if it is. The embeddings are one where they are the output projection too.
-pub(crate) fn matrices(gguf: &Gguf) -> impl Iterator<Item = (&TensorInfo, usize, usize, Option<PackedType>)> {
+/// Matrices of `gguf` on the host, with their tensors; those of all experts of a layer are in one. The
+/// embeddings are one where they are the output projection too.
+pub(crate) fn matrices(gguf: &Gguf) -> impl Iterator<Item = (&TensorInfo, MatrixShape)> {
     let tied = gguf.tensor("output.weight").is_none();
     gguf.tensors().iter().filter_map(move |tensor| {
-        let [columns, rows] = tensor.shape[..] else { return None };
-        // Those without values have no bytes either, and their other length may be anything.
-        let size = |size: u64| usize::try_from(size).ok().filter(|size| *size > 0);
+        if !tensors::is_operand(tensor) {
+            return None;
+        }
+        let (columns, rows, count) = match tensor.shape[..] {
+            [columns, rows] => (columns, rows, 1),
+            [columns, rows, count] => (columns, rows, count),
+            _ => return None,
+        };
+        let size = |size: u64| usize::try_from(size).ok();
+        let shape = MatrixShape { count: size(count)?, rows: size(rows)?, columns: size(columns)? };
         let used = tied || tensor.name != "token_embd.weight";
-        used.then_some((tensor, size(rows)?, size(columns)?, PackedType::of(tensor.dtype)))
+        // Those without values have no bytes either, and their other lengths may be anything.
+        (used && !shape.is_empty()).then_some((tensor, shape))
     })
+}
+
+/// Whether matrices of that type are packed.
+fn is_packed(dtype: GgmlType) -> bool {
+    PackedTensor::packed_bytes(dtype, MatrixShape::one(1, 1)).is_some()
 }
 
 /// Bytes of the packed matrices of `gguf`.
 pub(crate) fn packed_bytes(gguf: &Gguf) -> usize {
-    let packed = matrices(gguf).filter_map(|(tensor, rows, columns, _)| {
-        PackedTensor::packed_bytes(tensor.dtype, rows, columns).map(Arena::step)
-    });
+    let packed = matrices(gguf)
+        .filter_map(|(tensor, shape)| PackedTensor::packed_bytes(tensor.dtype, shape).map(Arena::step));
     packed.fold(0, usize::saturating_add)
 }
 

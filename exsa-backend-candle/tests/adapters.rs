@@ -83,6 +83,24 @@ fn as_merged_weights() {
     }
 }
 
+/// Attention and dense layers of mixtures of experts take adapters, experts do not.
+#[test]
+fn adapters_of_experts_are_refused() {
+    let (base, model) = (edit_of("glm4moe-f32"), model("glm4moe-f32"));
+    let list = pairs(&base, 4, 1, |name| name.contains("attn_q."));
+    for part in ["ffn_gate_inp", "ffn_up_exps", "ffn_down_shexp", "ffn_up"] {
+        let mut list = list.clone();
+        list[0].weight = format!("blk.1.{part}.weight");
+        let error = model.load_adapter(&source(&gguf("glm4moe", 1.0, &list)), &AdapterLimits::new());
+        let text = error.unwrap_err().to_string();
+        assert!(
+            ["mixtures of experts", "not supported", part].iter().all(|word| text.contains(word)),
+            "{text}"
+        );
+    }
+    insert(&model, &gguf("glm4moe", 1.0, &pairs(&base, 4, 1, |name| name.starts_with("blk.0."))));
+}
+
 /// Two adapters are the sum of their products, in the order of the span.
 #[test]
 fn several_at_once() {

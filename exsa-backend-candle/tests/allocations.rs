@@ -113,6 +113,12 @@ fn steady_state() {
         "olmo3-f32",
         "cohere2-f32",
         "starcoder2-f32",
+        "lfm2-f32",
+        "qwen35-f32",
+        "qwen3moe-q8_0",
+        "qwen2moe-f32",
+        "gpt-oss-mxfp4",
+        "glm4moe-f32",
     ]
     .map(|name| (name, [1, 2].as_slice()));
     let widened = ["llama-q5_1"].map(|name| (name, [1].as_slice()));

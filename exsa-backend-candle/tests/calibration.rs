@@ -109,4 +109,9 @@ fn what_cannot_be_computed_is_refused() {
     let load = LoadOptions::new().device("abacus");
     let device = CandleBackend::new().calibration(&source, &load, &exact(), &mut LoadProgress::none());
     assert!(matches!(device.unwrap_err(), LoadError::Option { option: "device", .. }));
+    let source = ModelSource::file(data("qwen3moe-f32.gguf"));
+    let experts =
+        CandleBackend::new().calibration(&source, &LoadOptions::new(), &exact(), &mut LoadProgress::none());
+    let error = experts.unwrap_err().to_string();
+    assert!(error.contains("mixture of experts") && error.contains("qwen3moe"), "{error}");
 }

@@ -95,7 +95,7 @@ const PACKED: [GgmlType; 25] = [
 /// Bytes that are read where they lie in the file: embeddings, and matrices of types that are not packed.
 fn bytes_in_place(gguf: &Gguf) -> u64 {
     let in_place = gguf.tensors().iter().filter(|tensor| {
-        tensor.name == "token_embd.weight" || tensor.shape.len() == 2 && !PACKED.contains(&tensor.dtype)
+        tensor.name == "token_embd.weight" || tensor.shape.len() > 1 && !PACKED.contains(&tensor.dtype)
     });
     in_place.map(|tensor| tensor.bytes).sum()
 }
@@ -159,6 +159,8 @@ fn sources() -> Vec<(String, ModelSource)> {
         "llama-q5_k",
         "llama-q6_k",
         "llama-q8_0",
+        "qwen3moe-q8_0",
+        "gpt-oss-mxfp4",
     ];
     let mut sources: Vec<_> = support::ARCHITECTURES
         .into_iter()

@@ -113,8 +113,59 @@ fn command_r() {
 }
 
 #[test]
+fn mixtral() {
+    check("mixtral-f32", 1e-5);
+}
+
+/// With a shared expert behind a gate, and without.
+#[test]
+fn qwen_experts() {
+    check("qwen2moe-f32", 1e-5);
+    check("qwen3moe-f32", 1e-5);
+    check("qwen3moe-q8_0", 0.05);
+}
+
+#[test]
+fn olmoe() {
+    check("olmoe-f32", 1e-5);
+}
+
+#[test]
+fn granite_experts() {
+    check("granitemoe-f32", 1e-5);
+}
+
+/// Attention sinks, windows, YaRN, biases of experts and their clamped gate.
+#[test]
+fn gpt_oss() {
+    check("gpt-oss-f32", 1e-5);
+    check("gpt-oss-mxfp4", 0.05);
+}
+
+/// Groups of experts, sigmoids with a bias, and dense layers before.
+#[test]
+fn glm_experts() {
+    check("glm4moe-f32", 1e-5);
+}
+
+#[test]
+fn ernie_experts() {
+    check("ernie4_5-moe-f32", 1e-5);
+}
+
+#[test]
 fn starcoder() {
     check("starcoder2-f32", 1e-5);
+}
+
+#[test]
+fn lfm() {
+    check("lfm2-f32", 1e-5);
+}
+
+#[test]
+fn gated_delta_nets() {
+    check("qwen35-f32", 1e-5);
 }
 
 #[test]

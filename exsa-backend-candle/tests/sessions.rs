@@ -11,7 +11,7 @@ use exsa_core::batch::{Batch, Span};
 use exsa_core::error::{KvError, LoadError, StepError};
 use exsa_core::gguf::Value;
 use std::sync::Arc;
-use support::{ARCHITECTURES, data, edit_of, load, session};
+use support::{ARCHITECTURES, MIXTURES, data, edit_of, load, session};
 
 fn model(name: &str) -> Arc<dyn Model> {
     load(data(&format!("{name}.gguf")))
@@ -58,11 +58,13 @@ fn saved_kv_of_another_length() {
     assert_eq!(session.restore(SeqId(1), &mut saved.as_slice()).unwrap(), 40);
 }
 
-/// KV in 16 or 8 bits rounds keys and values, and little else.
+/// KV in 16 or 8 bits rounds keys and values, and little else. In mixtures of experts it may choose another
+/// expert, which is much.
 #[test]
 fn smaller_kv_is_close() {
     for (name, (kv_type, tolerance)) in ARCHITECTURES
         .into_iter()
+        .filter(|name| !MIXTURES.contains(name))
         .flat_map(|name| [(KvType::F16, 5e-3), (KvType::Q8_0, 1e-1)].map(|kv_type| (name, kv_type)))
     {
         let (model, tokens) = (model(name), tokens(90, 1));
@@ -177,7 +179,7 @@ fn windows_forget() {
 }
 
 /// Models beside those of [`ARCHITECTURES`], with products of other types.
-const OTHER_PRODUCTS: [&str; 10] = [
+const OTHER_PRODUCTS: [&str; 12] = [
     "llama-bias-f32",
     "llama-f16",
     "llama-bf16",
@@ -188,6 +190,8 @@ const OTHER_PRODUCTS: [&str; 10] = [
     "llama-q8_0",
     "llama-q4_k_m",
     "llama-q6_k",
+    "qwen3moe-q8_0",
+    "gpt-oss-mxfp4",
 ];
 
 fn with_threads(threads: usize) -> SessionOptions {

@@ -171,9 +171,8 @@ pub fn check_type(gguf: &Gguf) -> Result<(), LoadError> {
 /// the key-value heads, two bytes each. Layers may differ in their number of heads.
 fn kv_bytes_per_token(metadata: &Metadata, architecture: &str) -> Result<u64, GgufError> {
     let number = |key: &str| metadata.get::<u64>(&format!("{architecture}.{key}"));
-    let layers = number("block_count")?.unwrap_or(0);
-    let heads = Heads::read(metadata, &format!("{architecture}.attention.head_count"), layers)?;
-    let kv_heads = Heads::read(metadata, &format!("{architecture}.attention.head_count_kv"), layers)?;
+    let heads = Heads::read(metadata, architecture, "attention.head_count")?;
+    let kv_heads = Heads::read(metadata, architecture, "attention.head_count_kv")?;
     let width = number("embedding_length")?.unwrap_or(0) / heads.as_ref().map_or(1, |heads| heads.max.max(1));
     let key = number("attention.key_length")?.unwrap_or(width);
     let value = number("attention.value_length")?.unwrap_or(width);
@@ -190,11 +189,14 @@ struct Heads {
 }
 
 impl Heads {
-    fn read(metadata: &Metadata, key: &str, layers: u64) -> Result<Option<Self>, GgufError> {
+    fn read(metadata: &Metadata, architecture: &str, key: &str) -> Result<Option<Self>, GgufError> {
+        let (key, blocks) = (&format!("{architecture}.{key}"), &format!("{architecture}.block_count"));
+        let layers = metadata.get::<u64>(blocks)?;
         if !matches!(metadata.get_value(key), Some(Value::Array(_))) {
             let heads = metadata.get::<u64>(key)?;
-            return Ok(heads.map(|max| Self { sum: max.saturating_mul(layers), max }));
+            return Ok(heads.map(|max| Self { sum: max.saturating_mul(layers.unwrap_or(0)), max }));
         }
+        let layers = layers.map_or_else(|| metadata.require::<u64>(blocks), Ok)?;
         let heads = metadata.require::<Vec<u64>>(key)?;
         if heads.len() as u64 != layers {
             return Err(metadata.refuse(

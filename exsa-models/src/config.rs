@@ -1,10 +1,11 @@
 //! A model's hyperparameters, read from the metadata and checked once.
 
 use crate::architecture::{
-    self, Architecture, EmbeddingScale, LogitScale, LogitSoftcap, NormKind, RopeLayers, Windows,
+    self, Architecture, EmbeddingScale, LogitScale, LogitSoftcap, Mixers, NormKind, RopeLayers, Windows,
 };
+use crate::experts::ExpertConfig;
 use crate::heads::Heads;
-use crate::keys::{CONTEXT, EPSILON, HEAD_DIM, HEADS, Keys, LAYERS, SCALE, WIDTH};
+use crate::keys::{CONTEXT, CONV_TOKENS, EPSILON, HEAD_DIM, HEADS, Keys, LAYERS, SCALE, WIDTH};
 use crate::rope::{LayerRope, RopeConfig};
 use exsa_core::backend::Pooling;
 use exsa_core::error::LoadError;
@@ -19,6 +20,8 @@ pub struct Config {
     pub architecture: &'static Architecture,
     /// Layers.
     pub n_layer: usize,
+    /// Layers of the file behind these, which predict more tokens and are left out.
+    pub n_nextn: usize,
     /// Width of the hidden state.
     pub n_embd: usize,
     /// Heads of queries, a multiple of `n_head_kv`.
@@ -29,6 +32,8 @@ pub struct Config {
     pub head_dim: usize,
     /// Width of the MLP.
     pub n_ff: usize,
+    /// Mixtures of experts in place of MLPs.
+    pub experts: Option<ExpertConfig>,
     /// Tokens of context that the model was trained for.
     pub n_ctx: usize,
     /// Pooling of embeddings that the file names.
@@ -57,6 +62,12 @@ pub struct Config {
     window_pattern: WindowPattern,
     /// Whether any layer has RoPE.
     has_rope: bool,
+    /// Layers with attention, `[n_layer]`; `None` if all have it.
+    attention_layers: Option<Vec<bool>>,
+    /// Tokens that a short convolution sees, the token itself included; 0 where no layer has one.
+    pub conv_tokens: usize,
+    /// Heads of the gated delta nets.
+    pub delta_net: Option<DeltaNetConfig>,
 }
 
 /// Layers that have a window.
@@ -66,6 +77,31 @@ pub(crate) enum WindowPattern {
     Period(usize),
     /// Those that are true here, `[n_layer]`.
     Layers(Vec<bool>),
+}
+
+/// Heads of gated delta nets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeltaNetConfig {
+    /// Heads of queries and keys.
+    pub n_key: usize,
+    /// Heads of values, a multiple of `n_key`: head `h` belongs to key head `h % n_key`.
+    pub n_value: usize,
+    /// Values in a head, of keys and values alike.
+    pub head_dim: usize,
+}
+
+impl DeltaNetConfig {
+    /// Values of queries, keys and values of a token, in this order.
+    #[must_use]
+    pub fn qkv_width(&self) -> usize {
+        (2 * self.n_key + self.n_value) * self.head_dim
+    }
+
+    /// Values of all heads of values.
+    #[must_use]
+    pub fn value_width(&self) -> usize {
+        self.n_value * self.head_dim
+    }
 }
 
 impl Config {
@@ -79,13 +115,35 @@ impl Config {
         let name: String = metadata.require("general.architecture")?;
         let architecture = architecture::find(&name)?;
         let keys = Keys { metadata, prefix: architecture.name };
-        keys.refuse_unsupported()?;
-        let n_layer = keys.size("block_count", &LAYERS, None)?;
+        keys.refuse_unsupported(architecture)?;
+        let blocks = keys.size("block_count", &LAYERS, None)?;
+        let n_nextn = if architecture.leaves_out_nextn {
+            keys.size("nextn_predict_layers", &(0..=blocks - 1), Some(0))?
+        } else {
+            0
+        };
+        let n_layer = blocks - n_nextn;
         let layers_max = architecture.layers_unsupported.map_or(n_layer, |layers| layers - 1);
         keys.check("block_count", n_layer, n_layer <= layers_max, || format!("1 to {layers_max}"))?;
         let n_embd = keys.size("embedding_length", &WIDTH, None)?;
         let n_head = keys.size("attention.head_count", &HEADS, None)?;
-        let n_head_kv = keys.size("attention.head_count_kv", &(1..=n_head), Some(n_head))?;
+        let (n_head_kv, attention_layers) = match architecture.mixers {
+            Mixers::Attention => (keys.size("attention.head_count_kv", &(1..=n_head), Some(n_head))?, None),
+            Mixers::ShortConvOrAttention => keys.attention_layers(n_layer, n_head)?,
+            Mixers::DeltaNetOrAttention => (
+                keys.size("attention.head_count_kv", &(1..=n_head), Some(n_head))?,
+                Some(keys.layers_between_delta_nets(n_layer)?),
+            ),
+        };
+        let conv_tokens = match architecture.mixers {
+            Mixers::Attention => 0,
+            Mixers::ShortConvOrAttention => keys.size("shortconv.l_cache", &CONV_TOKENS, None)?,
+            Mixers::DeltaNetOrAttention => keys.size("ssm.conv_kernel", &CONV_TOKENS, None)?,
+        };
+        let delta_net = match architecture.mixers {
+            Mixers::DeltaNetOrAttention => Some(keys.delta_net()?),
+            _ => None,
+        };
         let head_dim = keys.size("attention.key_length", &HEAD_DIM, Some(n_embd / n_head))?;
         let value_dim = keys.size("attention.value_length", &HEAD_DIM, Some(head_dim))?;
         let n_ctx = keys.size("context_length", &CONTEXT, None)?;
@@ -113,14 +171,29 @@ impl Config {
             NormKind::Rms => "attention.layer_norm_rms_epsilon",
             NormKind::Layer { .. } => "attention.layer_norm_epsilon",
         };
+        let experts = if architecture.mixture.is_some() { keys.expert_count()? } else { 0 };
+        // Where all layers have experts, there may be no other width.
+        let expert_width = if experts > 0 { keys.get("expert_feed_forward_length")? } else { None };
+        let expert_width = expert_width.and_then(|width: u64| usize::try_from(width).ok());
+        let n_ff = keys.size("feed_forward_length", &WIDTH, expert_width)?;
+        let experts = match architecture.mixture {
+            Some(mixture) if experts > 0 => Some(keys.experts(mixture, experts, (n_layer, n_ff))?),
+            Some(mixture) => {
+                keys.check("expert_count", 0, !mixture.required, || "2 or more".into())?;
+                None
+            }
+            None => None,
+        };
         Ok(Self {
             architecture,
             n_layer,
+            n_nextn,
             n_embd,
             n_head,
             n_head_kv,
             head_dim,
-            n_ff: keys.size("feed_forward_length", &WIDTH, None)?,
+            n_ff,
+            experts,
             n_ctx,
             pooling: keys.pooling()?,
             norm_epsilon: keys.float(norm_epsilon, &EPSILON, None)?,
@@ -148,6 +221,9 @@ impl Config {
             rope,
             window,
             window_pattern,
+            attention_layers,
+            conv_tokens,
+            delta_net,
             has_rope: match architecture.rope_layers {
                 RopeLayers::Finetuned => keys.get_or("rope.scaling.finetuned", Some(true))?,
                 _ => true,
@@ -159,6 +235,55 @@ impl Config {
     #[must_use]
     pub fn is_long(&self, context: usize) -> bool {
         context > self.rope.original_context
+    }
+
+    /// Whether layer `index` has attention, and so keys and values.
+    #[must_use]
+    pub fn has_attention(&self, index: usize) -> bool {
+        self.attention_layers.as_ref().is_none_or(|layers| layers.get(index) == Some(&true))
+    }
+
+    /// Layers with keys and values.
+    #[must_use]
+    pub fn n_layer_kv(&self) -> usize {
+        (0..self.n_layer).filter(|&index| self.has_attention(index)).count()
+    }
+
+    /// Whether some layers keep a state of fixed size instead of keys and values, which cannot be truncated.
+    #[must_use]
+    pub fn is_recurrent(&self) -> bool {
+        self.n_layer_kv() < self.n_layer
+    }
+
+    /// Values of the state that layer `index` keeps of a sequence; 0 if it keeps keys and values.
+    #[must_use]
+    pub fn state_len(&self, index: usize) -> usize {
+        match self.delta_net {
+            _ if self.has_attention(index) => 0,
+            Some(net) => {
+                let matrices = net.n_value * net.head_dim * net.head_dim;
+                (self.conv_tokens - 1) * net.qkv_width() + matrices
+            }
+            None => (self.conv_tokens - 1) * self.n_embd,
+        }
+    }
+
+    /// The mixture of experts of layer `index`.
+    #[must_use]
+    pub fn layer_experts(&self, index: usize) -> Option<&ExpertConfig> {
+        self.experts.as_ref().filter(|experts| index >= experts.dense_layers)
+    }
+
+    /// Width of the widest MLP of all tokens: of layers without experts, and of experts that all tokens share.
+    #[must_use]
+    pub fn mlp_width(&self) -> usize {
+        match &self.experts {
+            Some(experts) => {
+                let dense = if experts.dense_layers > 0 { self.n_ff } else { 0 };
+                dense.max(experts.n_ff_shared.unwrap_or(0))
+            }
+            None => self.n_ff,
+        }
     }
 
     /// Heads of layer `index`.

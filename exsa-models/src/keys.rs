@@ -1,7 +1,7 @@
 //! Metadata keys of an architecture, read with their limits.
 
-use crate::architecture::{SlidingWindowRope, Windows};
-use crate::config::WindowPattern;
+use crate::architecture::{Architecture, SlidingWindowRope, Windows};
+use crate::config::{DeltaNetConfig, WindowPattern};
 use crate::rope::{FreqFactors, RopeConfig, RopeScaling};
 use exsa_core::backend::Pooling;
 use exsa_core::error::LoadError;
@@ -14,6 +14,7 @@ pub(crate) const WIDTH: RangeInclusive<usize> = 1..=1 << 20;
 pub(crate) const HEADS: RangeInclusive<usize> = 1..=1 << 12;
 pub(crate) const HEAD_DIM: RangeInclusive<usize> = 2..=1 << 12;
 pub(crate) const CONTEXT: RangeInclusive<usize> = 1..=1 << 28;
+pub(crate) const CONV_TOKENS: RangeInclusive<usize> = 2..=64;
 pub(crate) const ROPE_BASE: RangeInclusive<f32> = 1.0..=1e12;
 pub(crate) const SCALE: RangeInclusive<f32> = 1e-6..=1e6;
 pub(crate) const EPSILON: RangeInclusive<f32> = 0.0..=1.0;
@@ -106,13 +107,13 @@ impl Keys<'_> {
         Ok(value)
     }
 
-    /// Refuses parts of models that no architecture has here.
-    pub fn refuse_unsupported(&self) -> Result<(), LoadError> {
-        for (key, what) in [
-            ("expert_count", "a mixture of experts"),
-            ("nextn_predict_layers", "layers that predict more tokens"),
+    /// Refuses parts of models that `architecture` has not here.
+    pub fn refuse_unsupported(&self, architecture: &Architecture) -> Result<(), LoadError> {
+        for (key, what, supported) in [
+            ("expert_count", "a mixture of experts", architecture.mixture.is_some()),
+            ("nextn_predict_layers", "layers that predict more tokens", architecture.leaves_out_nextn),
         ] {
-            if self.get::<u64>(key)?.is_some_and(|n| n > 0) {
+            if !supported && self.get::<u64>(key)?.is_some_and(|n| n > 0) {
                 return Err(LoadError::Unsupported {
                     what: format!("{} with {what}", self.prefix),
                     supported: format!("{} 0", self.name(key)),
@@ -120,7 +121,9 @@ impl Keys<'_> {
             }
         }
         let sections = self.get::<Vec<i64>>("rope.dimension_sections")?.unwrap_or_default();
-        if sections.iter().filter(|&&section| section > 0).count() > 1 {
+        // The fourth position of text is 0 in place of that of the token.
+        let allowed = architecture.rope_sections && sections.get(3).is_none_or(|&section| section <= 0);
+        if !allowed && sections.iter().filter(|&&section| section > 0).count() > 1 {
             return Err(LoadError::Unsupported {
                 what: format!("{} with RoPE by sections of positions", self.prefix),
                 supported: format!("{} absent", self.name("rope.dimension_sections")),
@@ -154,6 +157,74 @@ impl Keys<'_> {
             3 => Some(Pooling::Last),
             _ => None,
         })
+    }
+
+    /// Heads of keys and values in the layers with attention, and which layers these are: a list with 0 for
+    /// layers without, or one number for all.
+    pub fn attention_layers(
+        &self,
+        n_layer: usize,
+        n_head: usize,
+    ) -> Result<(usize, Option<Vec<bool>>), LoadError> {
+        let key = "attention.head_count_kv";
+        let Some(Value::Array(_)) = self.metadata.get_value(&self.name(key)) else {
+            return Ok((self.size(key, &(1..=n_head), Some(n_head))?, None));
+        };
+        let heads: Vec<u64> = self.metadata.require(&self.name(key))?;
+        let values = || format!("{n_layer} values, one for each layer");
+        self.check(key, format_args!("an array of {} values", heads.len()), heads.len() == n_layer, values)?;
+        let n_head_kv = heads.iter().copied().find(|&heads| heads > 0).unwrap_or(0);
+        let size = usize::try_from(n_head_kv).ok().filter(|size| (1..=n_head).contains(size));
+        let Some(size) = size.filter(|_| heads.iter().all(|&heads| heads == 0 || heads == n_head_kv)) else {
+            return Err(LoadError::Unsupported {
+                what: format!("{} = {heads:?}", self.name(key)),
+                supported: format!("0 and one number of 1 to {n_head}, which at least one layer has"),
+            });
+        };
+        Ok((size, Some(heads.iter().map(|&heads| heads > 0).collect())))
+    }
+
+    /// Layers with attention among gated delta nets.
+    pub fn layers_between_delta_nets(&self, n_layer: usize) -> Result<Vec<bool>, LoadError> {
+        let key = "attention.recurrent_layers";
+        let layers = match self.metadata.get_value(&self.name(key)) {
+            Some(_) => {
+                let recurrent: &[bool] = self.metadata.require(&self.name(key))?;
+                self.check(
+                    key,
+                    format_args!("an array of {} values", recurrent.len()),
+                    recurrent.len() >= n_layer,
+                    || format!("{n_layer} values, one for each layer"),
+                )?;
+                recurrent[..n_layer].iter().map(|recurrent| !recurrent).collect()
+            }
+            None => {
+                let interval = self.size("full_attention_interval", &LAYERS, Some(4))?;
+                (1..=n_layer).map(|layer| layer % interval == 0).collect::<Vec<_>>()
+            }
+        };
+        if !layers.contains(&true) {
+            return Err(LoadError::Unsupported {
+                what: format!("{} without attention in any layer", self.prefix),
+                supported: "attention in at least one layer".to_owned(),
+            });
+        }
+        Ok(layers)
+    }
+
+    /// Heads of gated delta nets.
+    pub fn delta_net(&self) -> Result<DeltaNetConfig, LoadError> {
+        let head_dim = self.size("ssm.state_size", &(1..=256), None)?;
+        let n_key = self.size("ssm.group_count", &HEADS, None)?;
+        let n_value = self.size("ssm.time_step_rank", &HEADS, None)?;
+        let inner = self.size("ssm.inner_size", &WIDTH, None)?;
+        self.check("ssm.time_step_rank", n_value, n_value.is_multiple_of(n_key), || {
+            format!("the multiples of ssm.group_count, which is {n_key}")
+        })?;
+        self.check("ssm.inner_size", inner, inner == n_value * head_dim, || {
+            format!("ssm.time_step_rank times ssm.state_size, which is {}", n_value * head_dim)
+        })?;
+        Ok(DeltaNetConfig { n_key, n_value, head_dim })
     }
 
     /// The window of the layers that have one, and which have.

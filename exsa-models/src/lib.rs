@@ -29,13 +29,15 @@
 
 pub mod architecture;
 mod config;
+mod experts;
 mod heads;
 mod keys;
 mod rope;
 pub mod tensors;
 
 pub use architecture::Architecture;
-pub use config::Config;
+pub use config::{Config, DeltaNetConfig};
+pub use experts::{ExpertConfig, Routing};
 pub use heads::Heads;
 pub use rope::{
     FreqFactors, LayerRope, RopeConfig, RopeFreqFactors, RopeFrequencies, RopePairs, RopeScaling,

@@ -2,6 +2,7 @@
 
 use super::adapters::{AdapterBatch, RowsOf};
 use super::layer::Pass;
+use super::states::States;
 use super::workspace::{BatchMetadata, Workspace};
 use super::{Context, Executor, Ropes};
 use crate::adapters::Place;
@@ -14,10 +15,12 @@ use crate::kernels::memory::buffer::resize;
 use crate::kernels::memory::team::Team;
 use crate::kernels::quantized::Isa;
 use crate::kv::{BlockCopy, HostKv};
+use crate::layers::experts::FeedForward;
 use crate::layers::linear::{Activations, Linear};
 use crate::load::LoadedModel;
 use crate::plan::SessionPlan;
 use crate::shape::BlockId;
+use exsa_core::SeqId;
 use exsa_core::backend::Capabilities;
 use exsa_core::batch::Batch;
 use exsa_core::error::{KvError, LoadError, StepError};
@@ -38,6 +41,7 @@ struct Memory {
     metadata: BatchMetadata,
     adapters: AdapterBatch,
     kv: HostKv,
+    states: States,
     logits: Vec<f32>,
 }
 
@@ -49,13 +53,21 @@ impl HostExecutor {
         ropes: &Ropes,
         threads: Threads,
     ) -> Result<Self, LoadError> {
+        let mut activations = Activations::default();
+        for layer in &model.transformer.layers {
+            if let FeedForward::Experts(experts) = &layer.mlp {
+                // How many rows an expert has differs from batch to batch.
+                experts.reserve(plan.capabilities.batch_tokens_max, &mut activations);
+            }
+        }
         let memory = Memory {
-            activations: Activations::default(),
+            activations,
             attention: AttentionKernel::new(attention_sizes(&model.config, plan, threads.count())),
             workspace: Workspace::new(&model.config, plan.capabilities.batch_tokens_max)?,
             metadata: BatchMetadata::new(plan, ropes),
             adapters: AdapterBatch::new(model.isa.unwrap_or(Isa::SCALAR), plan, threads.count())?,
             kv: HostKv::new(&plan.kv_shape, plan.n_blocks as usize)?,
+            states: States::new(plan)?,
             logits: Vec::new(),
         };
         Ok(Self { threads, memory })
@@ -85,6 +97,7 @@ impl HostExecutor {
         Workspace::bytes(config, plan.capabilities.batch_tokens_max)
             .saturating_add(BatchMetadata::bytes(plan, config))
             .saturating_add(AdapterBatch::bytes(plan, threads))
+            .saturating_add(States::bytes(plan))
             .saturating_add(attention_sizes(config, plan, threads).bytes())
     }
 }
@@ -104,6 +117,7 @@ impl Memory {
         let (n_tokens, width) = (batch.len(), model.config.n_embd);
         let metadata = &mut self.metadata;
         metadata.fill(batch, tables);
+        self.states.fill(batch);
         self.adapters.fill(batch, model)?;
         let positions = || batch.spans().flat_map(|span| span.position..span.end());
         ropes.global.host_table(positions(), &mut metadata.rope);
@@ -133,8 +147,8 @@ impl Memory {
                 workspace: &mut self.workspace,
                 metadata: &self.metadata,
                 rope,
-                layout: self.kv.layout(),
-                cache: self.kv.layer_mut(index),
+                kv: &mut self.kv,
+                states: &mut self.states,
                 attention: &mut self.attention,
                 activations: &mut self.activations,
                 adapters: &mut self.adapters,
@@ -142,7 +156,7 @@ impl Memory {
                 interrupt,
                 wanted: wanted.then_some(self.metadata.rows.as_slice()),
             };
-            if pass.attention(n_tokens)? == 0 {
+            if pass.mixer(n_tokens)? == 0 {
                 return Ok(0);
             }
             let next = next.map_or(&transformer.norm, |layer| &layer.attention_input);
@@ -200,11 +214,19 @@ impl Executor for HostExecutor {
         Ok(())
     }
 
-    fn save(&self, blocks: &[BlockId], len: usize, to: &mut dyn Write) -> Result<(), KvError> {
-        self.memory.kv.save(blocks, len, to)
+    fn save(&self, seq: SeqId, blocks: &[BlockId], len: usize, to: &mut dyn Write) -> Result<(), KvError> {
+        self.memory.kv.save(blocks, len, to)?;
+        self.memory.states.save(seq, to)
     }
 
-    fn restore(&mut self, blocks: &[BlockId], len: usize, from: &mut dyn Read) -> Result<(), KvError> {
-        self.memory.kv.restore(blocks, len, from)
+    fn restore(
+        &mut self,
+        seq: SeqId,
+        blocks: &[BlockId],
+        len: usize,
+        from: &mut dyn Read,
+    ) -> Result<(), KvError> {
+        self.memory.kv.restore(blocks, len, from)?;
+        self.memory.states.restore(seq, from)
     }
 }

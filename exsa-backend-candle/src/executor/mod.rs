@@ -5,8 +5,10 @@
 //! when a model is loaded, and in where keys and values lie, which each owns.
 
 mod adapters;
+mod experts;
 mod host;
 mod layer;
+mod states;
 mod tensors;
 mod workspace;
 
@@ -17,6 +19,7 @@ use crate::kv::{BlockCopy, BlockTables};
 use crate::layers::rope::Rope;
 use crate::load::LoadedModel;
 use crate::shape::BlockId;
+use exsa_core::SeqId;
 use exsa_core::backend::Interrupt;
 use exsa_core::batch::Batch;
 use exsa_core::error::{KvError, StepError};
@@ -67,10 +70,17 @@ pub(crate) trait Executor: Send {
     /// Copies the start of a block to another, in every layer.
     fn copy(&mut self, copy: &BlockCopy) -> Result<(), StepError>;
 
-    /// Writes the keys and values of the first `len` tokens in `blocks`:
-    /// [`KvShape::saved_bytes`](crate::kv::KvShape::saved_bytes).
-    fn save(&self, blocks: &[BlockId], len: usize, to: &mut dyn Write) -> Result<(), KvError>;
+    /// Writes the keys and values of the first `len` tokens in `blocks`,
+    /// [`KvShape::saved_bytes`](crate::kv::KvShape::saved_bytes), and the states of `seq`,
+    /// [`SessionPlan::state_bytes`](crate::plan::SessionPlan::state_bytes).
+    fn save(&self, seq: SeqId, blocks: &[BlockId], len: usize, to: &mut dyn Write) -> Result<(), KvError>;
 
-    /// Reads what [`save`](Self::save) wrote into `blocks`.
-    fn restore(&mut self, blocks: &[BlockId], len: usize, from: &mut dyn Read) -> Result<(), KvError>;
+    /// Reads what [`save`](Self::save) wrote into `blocks` and the states of `seq`.
+    fn restore(
+        &mut self,
+        seq: SeqId,
+        blocks: &[BlockId],
+        len: usize,
+        from: &mut dyn Read,
+    ) -> Result<(), KvError>;
 }

@@ -10,6 +10,7 @@ use crate::shape::BlockId;
 use crate::tensor_values as values;
 use crate::transformer::{Step, Transformer};
 use candle_core::{Device, Tensor};
+use exsa_core::SeqId;
 use exsa_core::batch::Batch;
 use exsa_core::error::{KvError, LoadError, StepError};
 use std::io::{Read, Write};
@@ -78,11 +79,17 @@ impl Executor for TensorExecutor {
         self.kv.copy(copy).step()
     }
 
-    fn save(&self, blocks: &[BlockId], len: usize, to: &mut dyn Write) -> Result<(), KvError> {
+    fn save(&self, _: SeqId, blocks: &[BlockId], len: usize, to: &mut dyn Write) -> Result<(), KvError> {
         self.kv.save(blocks, len, to)
     }
 
-    fn restore(&mut self, blocks: &[BlockId], len: usize, from: &mut dyn Read) -> Result<(), KvError> {
+    fn restore(
+        &mut self,
+        _: SeqId,
+        blocks: &[BlockId],
+        len: usize,
+        from: &mut dyn Read,
+    ) -> Result<(), KvError> {
         self.kv.restore(blocks, len, from)
     }
 }

@@ -1,8 +1,11 @@
 //! Workspace and batch metadata of passes on the host, sized once for the largest batch.
 
 use super::Ropes;
+use super::experts::{ExpertSizes, ExpertWorkspace};
 use crate::kernels::float::AttentionSpan;
+use crate::kernels::float::delta_rule::DeltaHeads;
 use crate::kv::BlockTables;
+use crate::layers::delta_net::DeltaNet;
 use crate::layers::rope::HostRopeTable;
 use crate::plan::SessionPlan;
 use crate::shape::{BLOCK_TOKENS, BlockId, Slot};
@@ -11,6 +14,9 @@ use exsa_core::error::LoadError;
 use exsa_models::Config;
 use exsa_models::architecture::MlpKind;
 
+/// Purpose of the buffers of a pass, for errors.
+pub(super) const PASS: &str = "a pass of batch_tokens_max tokens";
+
 /// Activation buffers. Pages that no batch has touched are not resident.
 pub(super) struct Workspace {
     /// Hidden states, `[tokens, n_embd]`.
@@ -18,15 +24,18 @@ pub(super) struct Workspace {
     /// Input of the next attention, MLP or output projection, made of them.
     pub normed: Vec<f32>,
     /// Queries, keys and values: `[tokens, (n_head + 2 * n_head_kv) * head_dim]` from one matrix, else three
-    /// matrices one after the other.
+    /// matrices one after the other, and queries with their gates, `[tokens, 2 * n_head * head_dim]`, behind. Or the
+    /// input projection of a short convolution, `[tokens, 3 * n_embd]`; or the inputs of a delta net.
     pub qkv: Vec<f32>,
-    /// Output of attention, `[tokens, n_head * head_dim]`.
+    /// Output of attention, `[tokens, n_head * head_dim]`, or of another mixer.
     pub attended: Vec<f32>,
     /// Output of attention and MLP after their last projection, `[tokens, n_embd]`.
     pub projected: Vec<f32>,
     /// Gate and up, `[tokens, 2 * n_ff]` from one matrix, else two matrices one after the other; without a
     /// gate `[tokens, n_ff]`.
     pub hidden: Vec<f32>,
+    /// Of mixtures of experts.
+    pub experts: ExpertWorkspace,
 }
 
 impl Workspace {
@@ -34,40 +43,49 @@ impl Workspace {
     pub fn new(config: &Config, tokens: usize) -> Result<Self, LoadError> {
         let [x, normed, qkv, attended, projected, hidden] = widths(config).map(|width| width * tokens);
         Ok(Self {
-            x: zeroed(x)?,
-            normed: zeroed(normed)?,
-            qkv: zeroed(qkv)?,
-            attended: zeroed(attended)?,
-            projected: zeroed(projected)?,
-            hidden: zeroed(hidden)?,
+            x: zeroed(x, PASS)?,
+            normed: zeroed(normed, PASS)?,
+            qkv: zeroed(qkv, PASS)?,
+            attended: zeroed(attended, PASS)?,
+            projected: zeroed(projected, PASS)?,
+            hidden: zeroed(hidden, PASS)?,
+            experts: ExpertWorkspace::new(ExpertSizes::of(config), tokens)?,
         })
     }
 
     /// Bytes of it.
     pub fn bytes(config: &Config, tokens: usize) -> u64 {
-        widths(config).iter().map(|width| float_bytes(width * tokens)).sum()
+        let buffers: u64 = widths(config).iter().map(|width| float_bytes(width * tokens)).sum();
+        buffers.saturating_add(ExpertWorkspace::bytes(ExpertSizes::of(config), tokens))
     }
 }
 
 /// Values of a token in the buffers, in their order. A product with the tokens of a batch fits into `usize`.
 fn widths(config: &Config) -> [usize; 6] {
-    let &Config { architecture, n_embd, n_head, n_head_kv, head_dim, n_ff, .. } = config;
+    let &Config { architecture, n_embd, n_head, n_head_kv, head_dim, .. } = config;
+    let n_ff = config.mlp_width();
     let hidden = if architecture.mlp == MlpKind::Ungated { n_ff } else { 2 * n_ff };
-    [n_embd, n_embd, (n_head + 2 * n_head_kv) * head_dim, n_head * head_dim, n_embd, hidden]
+    let (mut qkv, mut attended) = ((n_head + 2 * n_head_kv) * head_dim, n_head * head_dim);
+    if architecture.attention_gate {
+        qkv += 2 * n_head * head_dim;
+    }
+    if let Some(heads) = config.delta_net.map(DeltaHeads::of) {
+        qkv = qkv.max(DeltaNet::row_width(heads));
+        attended = attended.max(heads.value_width());
+    } else if config.is_recurrent() {
+        (qkv, attended) = (qkv.max(3 * n_embd), attended.max(n_embd));
+    }
+    [n_embd, n_embd, qkv, attended, n_embd, hidden]
 }
 
-fn float_bytes(len: usize) -> u64 {
+pub(super) fn float_bytes(len: usize) -> u64 {
     len as u64 * size_of::<f32>() as u64
 }
 
 /// `len` zeros, which take no memory yet. A batch size that no system has memory for is an error and not the
 /// end.
-fn zeroed(len: usize) -> Result<Vec<f32>, LoadError> {
-    let memory = |_| LoadError::Memory {
-        what: "a pass of batch_tokens_max tokens",
-        needed: float_bytes(len),
-        available: 0,
-    };
+pub(super) fn zeroed(len: usize, what: &'static str) -> Result<Vec<f32>, LoadError> {
+    let memory = |_| LoadError::Memory { what, needed: float_bytes(len), available: 0 };
     Vec::<f32>::new().try_reserve_exact(len).map_err(memory)?;
     Ok(vec![0.0; len])
 }

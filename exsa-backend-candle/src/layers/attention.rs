@@ -18,10 +18,15 @@ pub(crate) struct Attention {
     pub query_norm: HeadNorm,
     /// Norm of the keys.
     pub key_norm: HeadNorm,
+    /// Whether `query` has, head by head, `head_dim` values of a gate behind those of the query: the head's output
+    /// is multiplied by the gate's sigmoid.
+    pub gated: bool,
     /// Projection back to the hidden state.
     pub output: Linear,
     /// Heads and what their scores go through.
     pub heads: Heads,
+    /// The sink of each head: a score that has a part in the softmax, and no value.
+    pub sinks: Option<Vec<f32>>,
 }
 
 /// Projections to queries, keys and values.
@@ -92,6 +97,9 @@ impl Attention {
         kv: &KvLayer,
         rows: Option<&Rows>,
     ) -> Result<Option<Tensor>> {
+        if self.sinks.is_some() {
+            candle_core::bail!("attention sinks in a pass over tensors");
+        }
         let (query, key, value) = self.project(x)?;
         let rotate = |x: Tensor| match rope {
             Some(rope) => rope.apply(&x),

@@ -33,8 +33,8 @@ enum Weight {
 /// Inputs of projections on the CPU in the forms that their weights want, kept between passes.
 #[derive(Debug, Default)]
 pub(crate) struct Activations {
-    quantized: QuantizedActivations,
-    float: FloatActivations,
+    pub(super) quantized: QuantizedActivations,
+    pub(super) float: FloatActivations,
 }
 
 impl Linear {
@@ -116,7 +116,7 @@ impl Linear {
                     }
                     multiply_floats(*isa, &products, &mut activations.float, team);
                 }
-                Weight::Wide(weight, n) => weight.multiply((m, *n), x, outputs[first].1, team),
+                Weight::Wide(weight, n) => weight.multiply(0, (m, *n), x, outputs[first].1, team),
                 Weight::Device(_) => candle_core::bail!("weights on a device, in a pass on the host"),
             }
         }

@@ -53,9 +53,14 @@ impl Mlp {
             }
             GateUp::Ungated(up) => (up.forward(x)?, None),
         };
-        let active = match self.activation {
-            Activation::Silu => gate.silu()?,
-            Activation::GeluTanh => gate.gelu()?,
+        let (active, up) = match self.activation {
+            Activation::Silu => (gate.silu()?, up),
+            Activation::GeluTanh => (gate.gelu()?, up),
+            Activation::ClampedSwiglu => {
+                let gate = gate.minimum(7f64)?;
+                let active = (&gate / ((&gate * -1.702)?.exp()? + 1.0)?)?;
+                (active, up.map(|up| up.clamp(-7f32, 7f32)? + 1.0).transpose()?)
+            }
         };
         self.down.forward(&match up {
             Some(up) => (active * up)?,

@@ -1,6 +1,7 @@
 //! Matrices of a packed file, for a model that is loaded.
 
 use super::file::PackedFile;
+use crate::kernels::MatrixShape;
 use crate::kernels::memory::pages::Arena;
 use crate::kernels::memory::team::Team;
 use crate::kernels::memory::weight_memory::WeightMemory;
@@ -27,12 +28,12 @@ impl CachedMatrices {
         Self { file, pages }
     }
 
-    /// The packed form of `tensor`, of `shape` rows and columns; `None` if the file has none. Calls `done`
+    /// The packed form of `tensor`, of that shape; `None` if the file has none. Calls `done`
     /// with bytes of the tensor that are there, which can end it.
     pub fn take(
         &self,
         tensor: &TensorInfo,
-        shape: (usize, usize),
+        shape: MatrixShape,
         team: &mut Team,
         memory: &mut Arena,
         done: &mut dyn FnMut(u64) -> Result<(), LoadError>,

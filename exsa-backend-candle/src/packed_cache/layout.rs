@@ -1,7 +1,7 @@
 //! The header that the packed file of a model has, and the places of its matrices.
 
 use super::identity::ModelIdentity;
-use crate::kernels;
+use crate::kernels::{self, MatrixShape};
 use crate::packed_tensor::PackedTensor;
 use crate::weights;
 use exsa_core::gguf::{GgmlType, Gguf};
@@ -23,12 +23,13 @@ const DATA_ALIGNMENT: usize = 64 << 10;
 /// Alignment of a matrix in the file.
 const MATRIX_ALIGNMENT: usize = 128;
 
-/// A matrix of a packed file.
+/// A matrix of a packed file, or the stack of those of all experts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PackedEntry {
-    /// Its type, rows and columns.
+    /// Its type.
     pub dtype: GgmlType,
-    pub shape: (usize, usize),
+    /// Its rows and columns, and the number of matrices.
+    pub shape: MatrixShape,
     /// Its bytes in the file.
     pub bytes: Range<usize>,
     /// Number of its first block.
@@ -61,9 +62,9 @@ impl PackedLayout {
     /// Layout of the packed file of `gguf`, which is the model `identity`; `None` if nothing of it is packed.
     pub fn new(gguf: &Gguf, identity: &ModelIdentity) -> Option<Self> {
         let mut matrices = Vec::new();
-        for (tensor, rows, columns, _) in weights::matrices(gguf) {
-            if let Some(len) = PackedTensor::packed_bytes(tensor.dtype, rows, columns) {
-                matrices.push((tensor, rows, columns, len));
+        for (tensor, shape) in weights::matrices(gguf) {
+            if let Some(len) = PackedTensor::packed_bytes(tensor.dtype, shape) {
+                matrices.push((tensor, shape, len));
             }
         }
         // Places depend on the length of the header, which does not depend on them.
@@ -78,19 +79,19 @@ impl PackedLayout {
             put(&mut header, BLOCK);
             put(&mut header, matrices.len());
             let (mut at, mut blocks) = (data, 0usize);
-            for &(tensor, rows, columns, len) in &matrices {
+            for &(tensor, shape, len) in &matrices {
                 for text in [tensor.name.as_str(), tensor.dtype.name()] {
                     put(&mut header, text.len());
                     header.extend_from_slice(text.as_bytes());
                 }
                 let end = at.checked_add(len)?;
+                let MatrixShape { count, rows, columns } = shape;
                 [rows, columns, at, len].into_iter().for_each(|number| put(&mut header, number));
-                let entry = PackedEntry {
-                    dtype: tensor.dtype,
-                    shape: (rows, columns),
-                    bytes: at..end,
-                    first_block: blocks,
-                };
+                // The tensor's name tells which have one.
+                if count != 1 {
+                    put(&mut header, count);
+                }
+                let entry = PackedEntry { dtype: tensor.dtype, shape, bytes: at..end, first_block: blocks };
                 blocks += entry.blocks();
                 at = end.checked_next_multiple_of(MATRIX_ALIGNMENT)?;
                 entries.insert(tensor.name.clone(), entry);

@@ -33,12 +33,18 @@ pub fn values(n: usize, seed: u32) -> Vec<f32> {
     (0..n as u32).map(|i| (value(i) as f32 / 65_536.0 - 0.5) * 0.4).collect()
 }
 
-/// A pair of rank `rank` for every matrix of the layers of `base` whose name `wanted` accepts.
+/// A pair of rank `rank` for every matrix of the layers of `base` that takes one and whose name `wanted`
+/// accepts.
 pub fn pairs(base: &Edit, rank: usize, seed: u32, wanted: impl Fn(&str) -> bool) -> Vec<Pair> {
-    let matrices = base
-        .tensors
-        .iter()
-        .filter(|tensor| tensor.shape.len() == 2 && tensor.name.starts_with("blk.") && wanted(&tensor.name));
+    // Mixtures of experts and convolutions take none.
+    let takes = |name: &str| {
+        name.starts_with("blk.")
+            && !["_gate_inp.", "_exps.", "_shexp.", "shortconv.conv.", "ssm_conv1d."]
+                .iter()
+                .any(|part| name.contains(part))
+            && wanted(name)
+    };
+    let matrices = base.tensors.iter().filter(|tensor| tensor.shape.len() == 2 && takes(&tensor.name));
     let pair = |(i, tensor): (usize, &Tensor)| {
         let (columns, rows) = (tensor.shape[0] as usize, tensor.shape[1] as usize);
         let seed = seed * 1000 + 2 * i as u32;

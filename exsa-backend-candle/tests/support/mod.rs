@@ -4,7 +4,7 @@
 mod architectures;
 pub mod folder;
 
-pub use architectures::ARCHITECTURES;
+pub use architectures::{ARCHITECTURES, MIXTURES, RECURRENT};
 
 use exsa_backend_candle::CandleBackend;
 use exsa_conformance::edit::Edit;

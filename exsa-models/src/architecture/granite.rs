@@ -1,6 +1,7 @@
-//! Granite 3 and later, the dense models.
+//! Granite 3 and later.
 
-use super::{Architecture, EmbeddingScale, LogitScale, PLAIN, RopeLayers};
+use super::mixture::MIXTURE;
+use super::{Architecture, EmbeddingScale, ExpertWidth, LogitScale, Mixture, PLAIN, RopeLayers, SharedWidth};
 use crate::rope::RopePairs;
 
 /// Granite (IBM, 2024): the llama architecture with factors on embeddings, attention scores, residuals and
@@ -12,5 +13,21 @@ pub(super) static GRANITE: Architecture = Architecture {
     embedding_scale: EmbeddingScale::Metadata,
     layer_scales: true,
     logit_scale: LogitScale::Divide,
+    ..PLAIN
+};
+
+/// Granite 3 and 4 with experts and, in some, one for all tokens.
+pub(super) static GRANITEMOE: Architecture = Architecture {
+    name: "granitemoe",
+    rope_pairs: RopePairs::Interleaved,
+    embedding_scale: EmbeddingScale::Metadata,
+    layer_scales: true,
+    logit_scale: LogitScale::Divide,
+    mixture: Some(&Mixture {
+        required: false,
+        width: ExpertWidth::FeedForward,
+        shared: SharedWidth::Metadata,
+        ..MIXTURE
+    }),
     ..PLAIN
 };

@@ -4,16 +4,22 @@
 //! needed only for mathematics that no layer knows yet.
 
 mod cohere;
+mod ernie;
 mod exaone;
 mod gemma;
 mod glm;
+mod gpt_oss;
 mod granite;
+mod lfm;
 mod llama;
+mod mixture;
 mod olmo;
 mod phi;
 mod qwen;
 mod smollm;
 mod starcoder;
+
+pub use mixture::{ExpertScores, ExpertWidth, Mixture, Normalize, SelectionBias, SharedWidth};
 
 use crate::rope::RopePairs;
 use exsa_core::error::LoadError;
@@ -34,6 +40,15 @@ pub static ARCHITECTURES: &[&Architecture] = &[
     &cohere::COMMAND_R,
     &cohere::COHERE2,
     &starcoder::STARCODER2,
+    &lfm::LFM2,
+    &qwen::QWEN35,
+    &qwen::QWEN3MOE,
+    &qwen::QWEN2MOE,
+    &olmo::OLMOE,
+    &granite::GRANITEMOE,
+    &gpt_oss::GPT_OSS,
+    &glm::GLM4MOE,
+    &ernie::ERNIE4_5_MOE,
 ];
 
 /// Activation of an MLP.
@@ -43,19 +58,25 @@ pub enum Activation {
     Silu,
     /// GELU in the approximation by tanh (Hendrycks and Gimpel, arXiv:1606.08415).
     GeluTanh,
+    /// `x * sigmoid(1.702 x)` of values up to 7, on `up + 1` with `up` clamped to -7 to 7, as in gpt-oss.
+    ClampedSwiglu,
 }
 
 /// Characteristics of a family of decoder-only transformers.
 ///
-/// All have this in common: grouped-query attention with RoPE, an MLP, and a norm before the output
-/// projection.
+/// All have this in common: grouped-query attention with RoPE in all or some layers, an MLP or a mixture of
+/// experts, and a norm before the output projection.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Architecture {
     /// `general.architecture`, and the prefix of the metadata keys.
     pub name: &'static str,
+    /// Layers that mix tokens, by attention or otherwise.
+    pub mixers: Mixers,
     /// Norms of the hidden state.
     pub norm: NormKind,
+    /// Name of the norm before the output projection.
+    pub output_norm: &'static str,
     /// Inputs of attention and MLP.
     pub inputs: Inputs,
     /// Pairing of the rotary dimensions.
@@ -64,13 +85,27 @@ pub struct Architecture {
     pub rope_layers: RopeLayers,
     /// Queries, keys and values come from one matrix, `attn_qkv`, in this order.
     pub fused_qkv: bool,
+    /// The output of attention is multiplied by the sigmoid of a gate, which `attn_q` has beside the queries,
+    /// head by head.
+    pub attention_gate: bool,
+    /// RoPE by sections of positions is allowed, which are equal for text.
+    pub rope_sections: bool,
     /// Norms of queries and keys before RoPE (`attn_q_norm`, `attn_k_norm`).
     pub qk_norm: QkNorm,
     /// The outputs of attention and MLP are normalized before they are added (`post_attention_norm`,
     /// `post_ffw_norm`).
     pub post_norms: bool,
+    /// Name of the norm of the MLP's input.
+    pub mlp_norm: &'static str,
+    /// Attention has a sink for each head (`attn_sinks`), a score that has a part in the softmax and no value
+    /// (arXiv:2309.17453).
+    pub attention_sinks: bool,
     /// Projections of the MLP to its hidden values.
     pub mlp: MlpKind,
+    /// Mixtures of experts in place of MLPs.
+    pub mixture: Option<&'static Mixture>,
+    /// The last layers, `nextn_predict_layers` of `block_count`, predict more tokens, and are left out.
+    pub leaves_out_nextn: bool,
     /// The MLP's activation.
     pub activation: Activation,
     /// Factor on the embeddings.
@@ -97,6 +132,18 @@ pub struct Architecture {
     pub layers_unsupported: Option<usize>,
 }
 
+/// Kinds of layers by how they mix tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mixers {
+    /// Attention in all layers.
+    Attention,
+    /// Attention, and short convolutions in layers whose `attention.head_count_kv` is 0.
+    ShortConvOrAttention,
+    /// Attention in every `full_attention_interval`th layer, or in those that `attention.recurrent_layers`
+    /// leaves out, and gated delta nets in the others.
+    DeltaNetOrAttention,
+}
+
 /// Norms of the hidden state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormKind {
@@ -112,7 +159,7 @@ pub enum NormKind {
 /// Inputs of attention and MLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inputs {
-    /// The hidden state, normalized before each (`attn_norm`, `ffn_norm`).
+    /// The hidden state, normalized before each (`attn_norm`, and [`Architecture::mlp_norm`]).
     Normed,
     /// The hidden state as it is.
     Plain,
@@ -128,6 +175,8 @@ pub enum QkNorm {
     Never,
     /// Head by head.
     Heads,
+    /// Head by head, where the file has them.
+    HeadsIfPresent,
     /// Over all heads at once.
     Whole,
 }
@@ -220,14 +269,22 @@ pub enum LogitSoftcap {
 /// Defaults that hold for most families: the llama architecture without its name.
 const PLAIN: Architecture = Architecture {
     name: "",
+    mixers: Mixers::Attention,
     norm: NormKind::Rms,
+    output_norm: "output_norm",
     inputs: Inputs::Normed,
     rope_pairs: RopePairs::Neox,
     rope_layers: RopeLayers::All,
     fused_qkv: false,
+    attention_gate: false,
+    rope_sections: false,
     qk_norm: QkNorm::Never,
     post_norms: false,
+    mlp_norm: "ffn_norm",
+    attention_sinks: false,
     mlp: MlpKind::Gated,
+    mixture: None,
+    leaves_out_nextn: false,
     activation: Activation::Silu,
     embedding_scale: EmbeddingScale::One,
     layer_scales: false,

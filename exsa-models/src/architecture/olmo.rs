@@ -1,6 +1,9 @@
-//! OLMo 2 and 3.
+//! OLMo 2 and 3, and OLMoE.
 
-use super::{Architecture, Inputs, PLAIN, QkNorm, SlidingWindowRope, Windows};
+use super::mixture::MIXTURE;
+use super::{
+    Architecture, ExpertWidth, Inputs, Mixture, Normalize, PLAIN, QkNorm, SlidingWindowRope, Windows,
+};
 
 /// OLMo 2 (arXiv:2501.00656): norms after attention and MLP and none before, queries and keys normalized over
 /// all heads. OLMo 3 is the same with windows on three of four layers, whose RoPE is not scaled.
@@ -11,5 +14,13 @@ pub(super) static OLMO2: Architecture = Architecture {
     post_norms: true,
     windows: Windows::LocalGlobal { period: 4, default: None },
     rope_sliding_window: SlidingWindowRope::Unscaled,
+    ..PLAIN
+};
+
+/// OLMoE (arXiv:2409.02060): norms before attention and experts, whose weights keep their size.
+pub(super) static OLMOE: Architecture = Architecture {
+    name: "olmoe",
+    qk_norm: QkNorm::Whole,
+    mixture: Some(&Mixture { normalize: Normalize::Never, width: ExpertWidth::FeedForward, ..MIXTURE }),
     ..PLAIN
 };

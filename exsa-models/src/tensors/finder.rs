@@ -1,6 +1,6 @@
 //! Tensors of a file by name and shape, and which of them were found.
 
-use super::{Matrix, Norm, Projection, Vector};
+use super::{ExpertProjection, Matrix, Norm, Projection, Vector};
 use crate::architecture::NormKind;
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{Gguf, TensorInfo};
@@ -36,6 +36,26 @@ impl<'g> Finder<'g> {
     pub fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<Matrix<'g>, LoadError> {
         let tensor = self.of_shape(name, &[columns as u64, rows as u64])?;
         Ok(Matrix { tensor, rows, columns })
+    }
+
+    /// The projection of `columns` to `rows` values of each of `experts` experts by `{name}.weight`, `[columns,
+    /// rows, experts]` in the file, and, where the file has one, `{name}.bias`.
+    pub fn expert_projection(
+        &mut self,
+        name: &str,
+        (experts, rows, columns): (usize, usize, usize),
+    ) -> Result<ExpertProjection<'g>, LoadError> {
+        let bias = format!("{name}.bias");
+        let bias = if self.has(&bias) { Some(self.matrix(&bias, experts, rows)?) } else { None };
+        let shape = [columns as u64, rows as u64, experts as u64];
+        let tensor = self.of_shape(&format!("{name}.weight"), &shape)?;
+        Ok(ExpertProjection { tensor, experts, rows, columns, bias })
+    }
+
+    /// Leaves out the tensors whose names begin with `prefix`.
+    pub fn leave_out(&mut self, prefix: &str) {
+        let names = self.gguf.tensors().iter().map(|tensor| tensor.name.as_str());
+        self.found.extend(names.filter(|name| name.starts_with(prefix)));
     }
 
     /// The vector `name` of `len` values.

@@ -1,29 +1,86 @@
 //! Tensors of one layer.
 
 use super::finder::Finder;
-use super::{Norm, Projection, Vector};
+use super::{ExpertTensors, Matrix, Norm, Projection, Vector};
 use crate::architecture::{Activation, Inputs, MlpKind, QkNorm};
-use crate::config::Config;
+use crate::config::{Config, DeltaNetConfig};
 use crate::heads::Heads;
 use crate::rope::LayerRope;
 use exsa_core::error::LoadError;
 
-/// One layer: attention and MLP, added to the hidden state.
+/// Whether the matrix `name` is no operand of a product: a convolution's weights.
+pub(super) fn is_kernel(name: &str) -> bool {
+    name.ends_with(".shortconv.conv.weight") || name.ends_with(".ssm_conv1d.weight")
+}
+
+/// One layer: attention or another mixer and an MLP, added to the hidden state.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LayerTensors<'g> {
-    /// Input of the attention.
+    /// Input of the attention or other mixer.
     pub attention_input: InputTensors<'g>,
-    /// The attention.
-    pub attention: AttentionTensors<'g>,
-    /// Weight of the RMSNorm of what attention gives.
+    /// The attention or other mixer.
+    pub mixer: MixerTensors<'g>,
+    /// Weight of the RMSNorm of the mixer's output.
     pub post_attention_norm: Option<Vector<'g>>,
     /// Input of the MLP.
     pub mlp_input: InputTensors<'g>,
-    /// The MLP.
-    pub mlp: MlpTensors<'g>,
+    /// The MLP, or a mixture of experts.
+    pub mlp: FeedForwardTensors<'g>,
     /// Weight of the RMSNorm of what the MLP gives.
     pub post_mlp_norm: Option<Vector<'g>>,
+}
+
+/// Part of a layer that mixes tokens.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum MixerTensors<'g> {
+    /// Attention.
+    Attention(AttentionTensors<'g>),
+    /// A short convolution.
+    ShortConv(ShortConvTensors<'g>),
+    /// A gated delta net.
+    DeltaNet(DeltaNetTensors<'g>),
+}
+
+/// Gated delta net (Yang et al., arXiv:2412.06464), as in Qwen3-Next and Qwen3.5.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct DeltaNetTensors<'g> {
+    /// Heads.
+    pub heads: DeltaNetConfig,
+    /// Projection to queries, keys and values, in this order: `[qkv_width, n_embd]`.
+    pub qkv: Projection<'g>,
+    /// Projection to the gates of the outputs, `[value_width, n_embd]`.
+    pub gate: Projection<'g>,
+    /// Weights of the convolution over queries, keys and values, `[qkv_width, tokens]`, the oldest token first.
+    pub kernel: Matrix<'g>,
+    /// Projection whose sigmoid is the strength of a correction, `[n_value, n_embd]`.
+    pub beta: Projection<'g>,
+    /// Projection that the decay is made of, `[n_value, n_embd]`.
+    pub alpha: Projection<'g>,
+    /// Bias of `alpha`, `[n_value]`.
+    pub alpha_bias: Vector<'g>,
+    /// Factors on `softplus(alpha + bias)`, which give the logarithm of the decay: `[n_value]`.
+    pub decay: Vector<'g>,
+    /// Weight of the RMSNorm of each head's output, `[head_dim]`.
+    pub norm: Vector<'g>,
+    /// Projection to the hidden state, `[n_embd, value_width]`.
+    pub output: Projection<'g>,
+}
+
+/// Gated short convolution (Liquid AI, arXiv:2511.23404, section 2): of the three parts `b`, `c` and `x` of the
+/// input projection, `b * x` goes through a causal convolution over tokens, channel by channel; the result
+/// times `c` goes through the output projection.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct ShortConvTensors<'g> {
+    /// Projection to `b`, `c` and `x`, in this order: `[3 * n_embd, n_embd]`.
+    pub input: Projection<'g>,
+    /// Weights of the convolution, `[n_embd, tokens]`, the oldest token first.
+    pub kernel: Matrix<'g>,
+    /// Projection to the hidden state, `[n_embd, n_embd]`.
+    pub output: Projection<'g>,
 }
 
 /// Input of attention or MLP.
@@ -47,12 +104,17 @@ pub struct AttentionTensors<'g> {
     pub query_norm: HeadNormTensors<'g>,
     /// Norm of keys before RoPE.
     pub key_norm: HeadNormTensors<'g>,
+    /// Whether the query projection has, head by head, `head_dim` values of a gate behind those of the query: the
+    /// head's output is multiplied by the gate's sigmoid.
+    pub gated: bool,
     /// Projection of all heads' outputs to the hidden state.
     pub output: Projection<'g>,
     /// Heads, and what their scores go through.
     pub heads: Heads,
     /// RoPE.
     pub rope: LayerRope,
+    /// The sink of each head, a score without a value, `[n_head]`.
+    pub sinks: Option<Vector<'g>>,
 }
 
 /// Projections to queries, keys and values.
@@ -80,6 +142,15 @@ pub enum HeadNormTensors<'g> {
     Each(Vector<'g>),
     /// Over all heads at once.
     Whole(Vector<'g>),
+}
+
+/// MLP of a layer, or what is in its place.
+#[derive(Clone, Debug)]
+pub enum FeedForwardTensors<'g> {
+    /// One MLP for all tokens.
+    Dense(MlpTensors<'g>),
+    /// A mixture of experts.
+    Experts(Box<ExpertTensors<'g>>),
 }
 
 /// MLP of a layer.
@@ -117,11 +188,22 @@ impl<'g> LayerTensors<'g> {
     pub(super) fn find(config: &Config, index: usize, finder: &mut Finder<'g>) -> Result<Self, LoadError> {
         let &Config { architecture, n_embd, .. } = config;
         let name = |part: &str| format!("blk.{index}.{part}");
-        let attention = AttentionTensors::find(config, index, finder)?;
-        let mlp = MlpTensors::find(config, index, finder)?;
+        let mixer = if config.has_attention(index) {
+            MixerTensors::Attention(AttentionTensors::find(config, index, finder)?)
+        } else if let Some(heads) = config.delta_net {
+            MixerTensors::DeltaNet(DeltaNetTensors::find(config, heads, index, finder)?)
+        } else {
+            MixerTensors::ShortConv(ShortConvTensors::find(config, index, finder)?)
+        };
+        let mlp = match config.layer_experts(index) {
+            Some(experts) => {
+                FeedForwardTensors::Experts(Box::new(ExpertTensors::find(config, experts, index, finder)?))
+            }
+            None => FeedForwardTensors::Dense(MlpTensors::find(config, index, finder)?),
+        };
         let mut input = |part| finder.norm(architecture.norm, &name(part), n_embd).map(InputTensors::Normed);
         let (attention_input, mlp_input) = match architecture.inputs {
-            Inputs::Normed => (input("attn_norm")?, input("ffn_norm")?),
+            Inputs::Normed => (input("attn_norm")?, input(architecture.mlp_norm)?),
             Inputs::Plain => (InputTensors::Plain, InputTensors::Plain),
             Inputs::Parallel => (input("attn_norm")?, InputTensors::Shared),
         };
@@ -131,7 +213,7 @@ impl<'g> LayerTensors<'g> {
         } else {
             (None, None)
         };
-        Ok(Self { attention_input, attention, post_attention_norm, mlp_input, mlp, post_mlp_norm })
+        Ok(Self { attention_input, mixer, post_attention_norm, mlp_input, mlp, post_mlp_norm })
     }
 }
 
@@ -140,19 +222,23 @@ impl<'g> AttentionTensors<'g> {
         let &Config { n_embd, n_head, n_head_kv, head_dim, .. } = config;
         let name = |part: &str| format!("blk.{index}.{part}");
         let (width, width_kv) = (n_head * head_dim, n_head_kv * head_dim);
+        let gated = config.architecture.attention_gate;
         let input = if config.architecture.fused_qkv {
             QkvTensors::Fused(finder.projection(&name("attn_qkv"), width + 2 * width_kv, n_embd)?)
         } else {
             QkvTensors::Split {
-                query: finder.projection(&name("attn_q"), width, n_embd)?,
+                query: finder.projection(&name("attn_q"), if gated { 2 * width } else { width }, n_embd)?,
                 key: finder.projection(&name("attn_k"), width_kv, n_embd)?,
                 value: finder.projection(&name("attn_v"), width_kv, n_embd)?,
             }
         };
+        let has_norm =
+            ["attn_q_norm", "attn_k_norm"].iter().any(|part| finder.has(&name(&format!("{part}.weight"))));
         let mut norm = |part: &str, len: usize| finder.rms_norm(&name(part), len);
         let (query_norm, key_norm) = match config.architecture.qk_norm {
+            QkNorm::HeadsIfPresent if !has_norm => (HeadNormTensors::Absent, HeadNormTensors::Absent),
             QkNorm::Never => (HeadNormTensors::Absent, HeadNormTensors::Absent),
-            QkNorm::Heads => (
+            QkNorm::Heads | QkNorm::HeadsIfPresent => (
                 HeadNormTensors::Each(norm("attn_q_norm", head_dim)?),
                 HeadNormTensors::Each(norm("attn_k_norm", head_dim)?),
             ),
@@ -163,7 +249,49 @@ impl<'g> AttentionTensors<'g> {
         };
         let output = finder.projection(&name("attn_output"), n_embd, width)?;
         let (heads, rope) = (config.heads(index), config.layer_rope(index));
-        Ok(Self { input, query_norm, key_norm, output, heads, rope })
+        let sinks = if config.architecture.attention_sinks {
+            Some(finder.vector(&name("attn_sinks.weight"), n_head)?)
+        } else {
+            None
+        };
+        Ok(Self { input, query_norm, key_norm, gated, output, heads, rope, sinks })
+    }
+}
+
+impl<'g> DeltaNetTensors<'g> {
+    fn find(
+        config: &Config,
+        heads: DeltaNetConfig,
+        index: usize,
+        finder: &mut Finder<'g>,
+    ) -> Result<Self, LoadError> {
+        let &Config { n_embd, conv_tokens, .. } = config;
+        let name = |part: &str| format!("blk.{index}.{part}");
+        let (width, values) = (heads.qkv_width(), heads.value_width());
+        Ok(Self {
+            heads,
+            qkv: finder.projection(&name("attn_qkv"), width, n_embd)?,
+            gate: finder.projection(&name("attn_gate"), values, n_embd)?,
+            kernel: finder.matrix(&name("ssm_conv1d.weight"), width, conv_tokens)?,
+            beta: finder.projection(&name("ssm_beta"), heads.n_value, n_embd)?,
+            alpha: finder.projection(&name("ssm_alpha"), heads.n_value, n_embd)?,
+            alpha_bias: finder.vector(&name("ssm_dt.bias"), heads.n_value)?,
+            decay: finder.vector(&name("ssm_a"), heads.n_value)?,
+            norm: finder.vector(&name("ssm_norm.weight"), heads.head_dim)?,
+            output: finder.projection(&name("ssm_out"), n_embd, values)?,
+        })
+    }
+}
+
+impl<'g> ShortConvTensors<'g> {
+    fn find(config: &Config, index: usize, finder: &mut Finder<'g>) -> Result<Self, LoadError> {
+        let &Config { n_embd, conv_tokens, .. } = config;
+        let name = |part: &str| format!("blk.{index}.shortconv.{part}");
+        Ok(Self {
+            input: finder.projection(&name("in_proj"), 3 * n_embd, n_embd)?,
+            kernel: finder.matrix(&name("conv.weight"), n_embd, conv_tokens)?,
+            output: finder.projection(&name("out_proj"), n_embd, n_embd)?,
+        })
     }
 }
 

@@ -1,10 +1,13 @@
 //! Tensors of a model by their place in the network.
 
+mod experts;
 mod finder;
 mod layer;
 
+pub use experts::{ExpertInputTensors, ExpertProjection, ExpertTensors, SharedExpertTensors};
 pub use layer::{
-    AttentionTensors, GateUpTensors, HeadNormTensors, InputTensors, LayerTensors, MlpTensors, QkvTensors,
+    AttentionTensors, DeltaNetTensors, FeedForwardTensors, GateUpTensors, HeadNormTensors, InputTensors,
+    LayerTensors, MixerTensors, MlpTensors, QkvTensors, ShortConvTensors,
 };
 
 use crate::config::Config;
@@ -116,13 +119,25 @@ impl<'g> ModelDescription<'g> {
         for index in 0..config.n_layer {
             layers.push(LayerTensors::find(&config, index, &mut finder)?);
         }
-        let output_norm = finder.norm(config.architecture.norm, "output_norm", config.n_embd)?;
+        for index in config.n_layer..config.n_layer + config.n_nextn {
+            finder.leave_out(&format!("blk.{index}."));
+        }
+        let output_norm =
+            finder.norm(config.architecture.norm, config.architecture.output_norm, config.n_embd)?;
         let has_output = finder.has("output.weight");
         let output = if has_output { "output" } else { "token_embd" };
         let output = finder.projection(output, n_vocab, config.n_embd)?;
         finder.finish()?;
         Ok(Self { config, n_vocab, embedding, rope_factors, layers, output_norm, output, has_output })
     }
+}
+
+/// Whether `tensor` is a matrix, or the matrices of all experts, that a product multiplies by: neither a vector,
+/// nor biases of experts, nor the weights of a convolution. The token embeddings count as one, which they are where they are the output projection too.
+#[must_use]
+pub fn is_operand(tensor: &TensorInfo) -> bool {
+    let name = tensor.name.as_str();
+    matches!(tensor.shape.len(), 2 | 3) && !name.ends_with(".bias") && !layer::is_kernel(name)
 }
 
 fn rope_factors<'g>(config: &Config, finder: &mut Finder<'g>) -> Result<RopeFactorTensors<'g>, LoadError> {

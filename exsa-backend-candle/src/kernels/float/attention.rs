@@ -20,6 +20,7 @@ use super::tiles::{
 use crate::kernels::memory::prefetch::prefetch;
 use crate::kernels::memory::team::{Target, Team};
 use crate::kernels::simd::Vector;
+use crate::kernels::simd::exp::exp;
 use crate::kernels::simd::{Simd, dispatch};
 use crate::shape::BLOCK_TOKENS;
 use exsa_models::Heads;
@@ -126,6 +127,7 @@ impl AttentionKernel {
         let heads = inputs.heads.n_head_kv;
         let target = Target(out.as_mut_ptr());
         let rows = out.len() / (inputs.heads.n_head * inputs.heads.head_dim);
+        assert!(inputs.sinks.is_none_or(|sinks| sinks.len() == inputs.heads.n_head), "a sink for every head");
         assert!(inputs.spans.iter().all(|span| span.row + span.len <= rows), "a row for every token");
         assert!(
             inputs.queries.len()
@@ -334,16 +336,24 @@ fn finish(
 ) {
     let (heads, room) = (inputs.heads, inputs.layout.value_room());
     let (group, head_dim) = (heads.n_head / heads.n_head_kv, heads.head_dim);
-    let OnlineSoftmax { acc, row_sum, .. } = &work.merged;
-    for (row, (acc, row_sum)) in
-        acc.chunks_exact(room).zip(row_sum).take(tile.tokens.len() * group).enumerate()
+    let OnlineSoftmax { acc, row_sum, row_max } = &work.merged;
+    for (row, ((acc, row_sum), row_max)) in
+        acc.chunks_exact(room).zip(row_sum).zip(row_max).take(tile.tokens.len() * group).enumerate()
     {
         let token = span.row + tile.tokens.start + row / group;
         let at = (token * heads.n_head + head * group + row % group) * head_dim;
         // SAFETY: `run` saw that the output has a row for every token, and each token and head is finished
         // once.
         let out = unsafe { std::slice::from_raw_parts_mut(out.at(at), head_dim) };
-        let factor = 1.0 / row_sum;
+        let factor = match inputs.sinks {
+            None => 1.0 / row_sum,
+            Some(sinks) => {
+                let sink = sinks[head * group + row % group];
+                let highest = if sink > *row_max { sink } else { *row_max };
+                let weight = exp(row_max - highest);
+                weight / (row_sum * weight + exp(sink - highest))
+            }
+        };
         out.iter_mut().zip(acc).for_each(|(out, x)| *out = x * factor);
     }
 }
@@ -419,6 +429,7 @@ mod tests {
         /// Words, so that it is aligned.
         cache: Vec<u64>,
         sequences: Vec<Sequence>,
+        sinks: Option<Vec<f32>>,
     }
 
     impl Case {
@@ -453,7 +464,7 @@ mod tests {
                 Sequence { keys, values, blocks }
             });
             let sequences = sequences.collect();
-            Self { heads, layout, cache, sequences }
+            Self { heads, layout, cache, sequences, sinks: None }
         }
 
         /// Attends with the last `len` tokens of the sequences in `spans`: pairs of index and `len`.
@@ -481,6 +492,7 @@ mod tests {
                 cache,
                 layout: self.layout,
                 heads: &self.heads,
+                sinks: self.sinks.as_deref(),
                 interrupt: &interrupt,
             };
             let mut team = Team::new(threads).unwrap();
@@ -520,7 +532,8 @@ mod tests {
                     softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
                 };
                 let weights: Vec<f64> = seen.clone().map(|key| score(key).exp()).collect();
-                let row_sum: f64 = weights.iter().sum();
+                let sink = self.sinks.as_ref().map_or(0.0, |sinks| f64::from(sinks[head]).exp());
+                let row_sum: f64 = weights.iter().sum::<f64>() + sink;
                 for i in 0..head_dim {
                     let values = seen.clone().map(|key| f64::from(sequence.values[at(key) + i]));
                     out.push(weights.iter().zip(values).map(|(w, v)| w * v).sum::<f64>() / row_sum);
@@ -544,7 +557,10 @@ mod tests {
             {
                 for (format, tolerance) in [(Format::F32, 2e-6), (Format::F16, 2e-3), (Format::Q8, 2e-2)] {
                     let heads = Heads { softcap, window, ..heads(n_head, n_head_kv, head_dim) };
-                    let case = Case::new(heads, format, &[70, 1100, 33]);
+                    let mut case = Case::new(heads, format, &[70, 1100, 33]);
+                    // From scores that are above all others to some below.
+                    case.sinks =
+                        softcap.is_some().then(|| (0..n_head).map(|head| 4.0 - head as f32).collect());
                     let spans = [(0, 70), (1, 1), (2, 12)];
                     let out = case.run(&spans, 2);
                     let mut rows = out.chunks_exact(n_head * head_dim);
@@ -567,7 +583,8 @@ mod tests {
     fn rows_do_not_depend_on_the_batch() {
         for format in [Format::F32, Format::F16, Format::Q8] {
             for window in [None, Some(700)] {
-                let case = Case::new(Heads { window, ..heads(6, 2, 32) }, format, &[1300, 2100, 40]);
+                let mut case = Case::new(Heads { window, ..heads(6, 2, 32) }, format, &[1300, 2100, 40]);
+                case.sinks = window.map(|_| vec![0.5; 6]);
                 let width = 6 * 32;
                 let whole = case.run(&[(0, 1300)], 1);
                 let last = &whole[1299 * width..];

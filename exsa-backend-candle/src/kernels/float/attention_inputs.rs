@@ -44,6 +44,8 @@ pub(crate) struct Inputs<'a> {
     pub layout: HeadLayout,
     /// The heads.
     pub heads: &'a Heads,
+    /// The sink of each head, a score that has a part in the softmax and no value.
+    pub sinks: Option<&'a [f32]>,
     /// Ends it early.
     pub interrupt: &'a Interrupt,
 }

@@ -24,6 +24,39 @@ dispatch! {
     gelu = gelu_body(x: &mut [f32])
 }
 
+dispatch! {
+    /// `gate = swish(min(gate, 7)) * (clamp(up, -7, 7) + 1)`, where `swish(x) = x / (1 + e^(-1.702 x))`, as
+    /// in gpt-oss.
+    clamped_swiglu = clamped_swiglu_body(gate: &mut [f32], up: &[f32])
+}
+
+dispatch! {
+    /// `x = swish(min(x, 7))`, as in [`clamped_swiglu`].
+    clamped_swish = clamped_swish_body(x: &mut [f32])
+}
+
+/// Limit of [`clamped_swiglu`].
+const LIMIT: f32 = 7.0;
+
+#[inline(always)]
+fn clamped_swiglu_body<S: Simd>(gate: &mut [f32], up: &[f32]) {
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate = clamped_swish_of(*gate) * (up.clamp(-LIMIT, LIMIT) + 1.0);
+    }
+}
+
+#[inline(always)]
+fn clamped_swish_body<S: Simd>(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = clamped_swish_of(*x));
+}
+
+#[inline(always)]
+fn clamped_swish_of(x: f32) -> f32 {
+    // Written so that NaN stays NaN.
+    let x = if x > LIMIT { LIMIT } else { x };
+    x / (1.0 + exp(-1.702 * x))
+}
+
 #[inline(always)]
 fn silu_gate_body<S: Simd>(gate: &mut [f32], up: &[f32]) {
     for (gate, up) in gate.iter_mut().zip(up) {
@@ -82,7 +115,17 @@ mod tests {
             let expected = 0.5 * x * (1.0 + inner.tanh()) * 1.5;
             assert!((f64::from(gelu) - expected).abs() < 1e-5, "{x}");
         }
+        let mut clamped = values.clone();
+        let ups: Vec<f32> = values.iter().rev().copied().collect();
+        clamped_swiglu(&mut clamped, &ups);
+        for ((x, up), clamped) in values.iter().zip(&ups).zip(clamped) {
+            let x = f64::from(x.min(7.0));
+            let expected = x / (1.0 + (-1.702 * x).exp()) * (f64::from(up.clamp(-7.0, 7.0)) + 1.0);
+            assert!((f64::from(clamped) - expected).abs() < 1e-4, "{x} {up}");
+        }
         let mut bad = [f32::NAN];
+        clamped_swiglu(&mut bad, &[1.0]);
+        assert!(bad[0].is_nan());
         silu_gate(&mut bad, &[1.0]);
         assert!(bad[0].is_nan());
     }

@@ -3,10 +3,13 @@
 
 pub mod attention;
 mod attention_inputs;
-mod elementwise;
+pub mod convolution;
+pub mod delta_rule;
+pub mod elementwise;
 pub mod kv_layout;
 pub mod matmul;
 pub mod packed;
+pub mod router;
 pub mod rows;
 mod skinny_gemm;
 mod softmax;

@@ -1,6 +1,6 @@
 //! Passes over the rows of a batch between products: sums, norms, RoPE, gates; each row by itself.
 
-use super::elementwise::{gelu, gelu_gate, silu, silu_gate};
+use super::elementwise::{clamped_swiglu, clamped_swish, gelu, gelu_gate, silu, silu_gate};
 use super::kv_layout::HeadLayout;
 use crate::kernels::memory::team::{Target, Team};
 use crate::kernels::simd::exp::exp;
@@ -123,6 +123,83 @@ pub(crate) fn add(
     });
 }
 
+/// Rows of a matrix that are added up with weights.
+#[derive(Clone, Copy)]
+pub(crate) struct WeightedRows<'a> {
+    /// `[rows, width]`.
+    pub values: &'a [f32],
+    /// Rows to add up.
+    pub rows: &'a [u32],
+    /// Factor on each.
+    pub weights: &'a [f32],
+}
+
+/// Writes the weighted sums of every `n` rows, in their order, to `out`, row by row of `width` values.
+pub(crate) fn add_weighted(
+    terms: WeightedRows<'_>,
+    n: usize,
+    width: usize,
+    out: &mut [f32],
+    team: &mut Team,
+) {
+    let count = out.len() / width;
+    assert!(terms.rows.len() == count * n && terms.weights.len() == count * n, "weights for every row");
+    let grain = grain(count, n * width, team);
+    team.for_each_run(out, width * grain, |i, out| {
+        for (row, out) in out.chunks_exact_mut(width).enumerate() {
+            let first = (i * grain + row) * n;
+            for (term, (from, weight)) in
+                terms.rows[first..].iter().zip(&terms.weights[first..]).take(n).enumerate()
+            {
+                let values = &terms.values[*from as usize * width..][..width];
+                if term == 0 {
+                    out.iter_mut().zip(values).for_each(|(out, value)| *out = weight * value);
+                } else {
+                    out.iter_mut().zip(values).for_each(|(out, value)| *out += weight * value);
+                }
+            }
+        }
+    });
+}
+
+/// `x += sigmoid(gate · input) * y`, row by row; without a gate `x += y`.
+pub(crate) fn add_gated(
+    x: &mut [f32],
+    y: &[f32],
+    gate: Option<(&[f32], &[f32])>,
+    width: usize,
+    team: &mut Team,
+) {
+    assert!(
+        x.len() == y.len() && gate.is_none_or(|(gate, input)| gate.len() == width && input.len() == x.len())
+    );
+    let grain = grain(x.len() / width, width, team);
+    team.for_each_run(x, width * grain, |i, x| {
+        for (row, x) in x.chunks_exact_mut(width).enumerate() {
+            let at = (i * grain + row) * width..(i * grain + row + 1) * width;
+            let factor = gate.map(|(gate, input)| 1.0 / (1.0 + exp(-dot(gate, &input[at.clone()]))));
+            match factor {
+                Some(factor) => x.iter_mut().zip(&y[at]).for_each(|(x, y)| *x += factor * y),
+                None => x.iter_mut().zip(&y[at]).for_each(|(x, y)| *x += y),
+            }
+        }
+    });
+}
+
+/// The product of two vectors, in an order that does not depend on the processor.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    const LANES: usize = 8;
+    let mut sums = [0.0f32; LANES];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+            *sum += a * b;
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    sums.iter().sum::<f32>() + rest
+}
+
 /// `gate = activation(gate) * up`, elementwise; of a row of `2 * width` values in `gate` alone, if there is
 /// no `up`, with the result in the first `rows * width` values.
 pub(crate) fn gate(
@@ -135,6 +212,7 @@ pub(crate) fn gate(
     let apply = |gate: &mut [f32], up: &[f32]| match activation {
         Activation::Silu => silu_gate(gate, up),
         Activation::GeluTanh => gelu_gate(gate, up),
+        Activation::ClampedSwiglu => clamped_swiglu(gate, up),
     };
     match up {
         Some(up) => {
@@ -156,12 +234,37 @@ pub(crate) fn gate(
     }
 }
 
+/// Takes the queries out of rows in which each head has `head_dim` values of the query and as many of its gate.
+pub(crate) fn take_queries(both: &[f32], queries: &mut [f32], head_dim: usize, team: &mut Team) {
+    assert_eq!(both.len(), 2 * queries.len(), "queries and gates");
+    let heads = grain(queries.len() / head_dim, head_dim, team).max(1);
+    team.for_each_run(queries, head_dim * heads, |i, queries| {
+        let both = both[2 * i * head_dim * heads..].chunks_exact(2 * head_dim);
+        for (query, both) in queries.chunks_exact_mut(head_dim).zip(both) {
+            query.copy_from_slice(&both[..head_dim]);
+        }
+    });
+}
+
+/// `x = x * sigmoid(gate)`, with the gates that [`take_queries`] left.
+pub(crate) fn gate_heads(x: &mut [f32], both: &[f32], head_dim: usize, team: &mut Team) {
+    assert_eq!(both.len(), 2 * x.len(), "queries and gates");
+    let heads = grain(x.len() / head_dim, head_dim, team).max(1);
+    team.for_each_run(x, head_dim * heads, |i, x| {
+        let both = both[2 * i * head_dim * heads..].chunks_exact(2 * head_dim);
+        for (x, both) in x.chunks_exact_mut(head_dim).zip(both) {
+            x.iter_mut().zip(&both[head_dim..]).for_each(|(x, gate)| *x /= 1.0 + exp(-gate));
+        }
+    });
+}
+
 /// `x = activation(x)`, elementwise.
 pub(crate) fn activate(activation: Activation, x: &mut [f32], team: &mut Team) {
     let run = if x.len() < SHARED_VALUES_MIN { x.len().max(1) } else { RUN_VALUES };
     team.for_each_run(x, run, |_, x| match activation {
         Activation::Silu => silu(x),
         Activation::GeluTanh => gelu(x),
+        Activation::ClampedSwiglu => clamped_swish(x),
     });
 }
 

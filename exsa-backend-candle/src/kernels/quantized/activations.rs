@@ -6,6 +6,7 @@
 
 use super::layout::PackedType;
 use super::scratch::Scratch;
+use crate::kernels::ExpertRows;
 use crate::kernels::memory::buffer::resize;
 use crate::kernels::memory::team::{Target, Team};
 use crate::kernels::simd::{Simd, dispatch};
@@ -37,6 +38,8 @@ pub struct Activations {
     /// Values that share a scale: 32 or 256.
     pub(super) block: usize,
     pub(super) panels: Vec<Panel>,
+    /// Ends of the panels of each group of rows; the first group begins at the first panel.
+    pub(super) group_ends: Vec<usize>,
     /// `[padded rows × k_padded]`, a part of a row in each.
     q: Vec<Line>,
     /// One for each row and block.
@@ -67,6 +70,7 @@ impl Default for Line {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ActivationSizes {
     panels: usize,
+    groups: usize,
     q: usize,
     scales: usize,
     zero_points: usize,
@@ -77,12 +81,26 @@ pub struct ActivationSizes {
 impl ActivationSizes {
     /// Of `m` rows of `k` values for weights of `kind`.
     pub fn new(m: usize, k: usize, kind: PackedType) -> Self {
-        let (k_padded, block) = (k.next_multiple_of(kind.super_block()), kind.activation_block());
         let padded_rows = m / PANEL * PANEL + padded(m % PANEL);
+        Self::of((m.div_ceil(PANEL), 1, padded_rows), k, kind)
+    }
+
+    /// The same in up to `groups` groups, whatever their rows are.
+    pub fn grouped(m: usize, groups: usize, k: usize, kind: PackedType) -> Self {
+        // The last panel of a group may be padded, but none of fewer rows than these is.
+        const PADDED: usize = 9;
+        const PADDING_MAX: usize = 3;
+        let padding = PADDING_MAX * groups.min(m / PADDED);
+        Self::of((m / PANEL + groups, groups, m + padding), k, kind)
+    }
+
+    fn of((panels, groups, padded_rows): (usize, usize, usize), k: usize, kind: PackedType) -> Self {
+        let (k_padded, block) = (k.next_multiple_of(kind.super_block()), kind.activation_block());
         let blocks = padded_rows * (k_padded / block);
         let (n32, n256) = if block == 32 { (blocks, 0) } else { (0, blocks) };
         Self {
-            panels: m.div_ceil(PANEL),
+            panels,
+            groups,
             q: padded_rows * k_padded / 64,
             scales: blocks,
             zero_points: n32,
@@ -95,6 +113,7 @@ impl ActivationSizes {
     pub fn max(self, other: Self) -> Self {
         Self {
             panels: self.panels.max(other.panels),
+            groups: self.groups.max(other.groups),
             q: self.q.max(other.q),
             scales: self.scales.max(other.scales),
             zero_points: self.zero_points.max(other.zero_points),
@@ -106,6 +125,7 @@ impl ActivationSizes {
     /// Bytes of the vectors.
     pub fn bytes(&self) -> u64 {
         let bytes = self.panels * size_of::<Panel>()
+            + self.groups * size_of::<usize>()
             + self.q * size_of::<Line>()
             + (self.scales + self.zero_points) * 4
             + (self.sums32 + self.sums16) * 2;
@@ -139,10 +159,85 @@ impl Activations {
     /// Quantizes `x`, `[m, k]` row-major, for weights of `kind`.
     pub fn quantize(&mut self, x: &[f32], k: usize, kind: PackedType, team: &mut Team) {
         let m = x.len() / k;
+        self.panels.clear();
+        self.panels.reserve_exact(m.div_ceil(PANEL));
+        self.group_ends.clear();
+        self.group_ends.reserve_exact(1);
+        let padded_rows = self.plan_panels(0, m, 0);
+        self.group_ends.push(self.panels.len());
+        self.quantize_panels(x, (k, kind), padded_rows, None, team);
+    }
+
+    /// Quantizes rows of `x`, `[rows, k]` row-major, for products of `groups` with weights of `kind`: those
+    /// that `sources` lists, or all in order.
+    pub fn quantize_groups(
+        &mut self,
+        x: &[f32],
+        (k, kind): (usize, PackedType),
+        (groups, sources): (&[ExpertRows], Option<&[u32]>),
+        team: &mut Team,
+    ) {
+        self.panels.clear();
+        self.group_ends.clear();
+        self.group_ends.reserve_exact(groups.len());
+        let mut padded_rows = 0;
+        // One row of `x` is quantized once for all groups.
+        let single = sources.is_some() && x.len() == k && groups.iter().all(|group| group.rows.len() == 1);
+        for ExpertRows { rows, .. } in groups {
+            self.panels.reserve_exact(rows.len().div_ceil(PANEL));
+            padded_rows = self.plan_panels(rows.start, rows.len(), if single { 0 } else { padded_rows });
+            self.group_ends.push(self.panels.len());
+        }
+        self.quantize_panels(x, (k, kind), padded_rows, sources, team);
+    }
+
+    /// Makes room for products of such sizes.
+    pub fn reserve(&mut self, sizes: &ActivationSizes) {
+        fn reserve<T>(values: &mut Vec<T>, len: usize) {
+            values.reserve_exact(len.saturating_sub(values.len()));
+        }
+        reserve(&mut self.panels, sizes.panels);
+        reserve(&mut self.group_ends, sizes.groups);
+        reserve(&mut self.q, sizes.q);
+        reserve(&mut self.scales, sizes.scales);
+        reserve(&mut self.zero_points, sizes.zero_points);
+        reserve(&mut self.sums32, sizes.sums32);
+        reserve(&mut self.sums16, sizes.sums16);
+    }
+
+    /// For tests: values that there is memory for.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> [usize; 7] {
+        let Self { panels, group_ends, q, scales, zero_points, sums32, sums16, .. } = self;
+        [
+            panels.capacity(),
+            group_ends.capacity(),
+            q.capacity(),
+            scales.capacity(),
+            zero_points.capacity(),
+            sums32.capacity(),
+            sums16.capacity(),
+        ]
+    }
+
+    /// The panels of group `index`.
+    pub(super) fn group(&self, index: usize) -> &[Panel] {
+        let start = if index == 0 { 0 } else { self.group_ends[index - 1] };
+        &self.panels[start..self.group_ends[index]]
+    }
+
+    /// Quantizes the rows of all panels, of `padded_rows` rows.
+    fn quantize_panels(
+        &mut self,
+        x: &[f32],
+        (k, kind): (usize, PackedType),
+        padded_rows: usize,
+        sources: Option<&[u32]>,
+        team: &mut Team,
+    ) {
         self.block = kind.activation_block();
         self.k_padded = k.next_multiple_of(kind.super_block());
-        let sizes = ActivationSizes::new(m, k, kind);
-        self.plan_panels(m);
+        let sizes = ActivationSizes::of((0, 0, padded_rows), k, kind);
         refill(&mut self.q, sizes.q);
         refill(&mut self.scales, sizes.scales);
         refill(&mut self.zero_points, sizes.zero_points);
@@ -156,28 +251,33 @@ impl Activations {
             sums32: Target(self.sums32.as_mut_ptr()),
             sums16: Target(self.sums16.as_mut_ptr()),
         };
-        let panels = &self.panels;
+        // Panels of one row that all groups share are the same.
+        let panels = match &self.panels[..] {
+            [first, second, ..] if first.before == second.before => &self.panels[..1],
+            panels => panels,
+        };
+        let rows = Rows { x, sources };
         team.for_each(panels.len(), (panels.len() / 16).max(1), |range| {
             for panel in &panels[range] {
                 // SAFETY: the vectors were sized for all panels, and each panel is handed out once.
                 let mut out = unsafe { values.panel(*panel, shape) };
-                quantize_panel(x, *panel, shape, &mut out);
+                quantize_panel(rows, *panel, shape, &mut out);
             }
         });
     }
 
-    /// Cuts `m` rows into panels.
-    fn plan_panels(&mut self, m: usize) {
-        self.panels.clear();
-        self.panels.reserve_exact(m.div_ceil(PANEL));
-        let (mut start, mut before) = (0, 0);
-        while start < m {
-            let rows = PANEL.min(m - start);
+    /// Cuts the `m` rows from `start` on into panels, which come after `before` padded rows; returns the
+    /// padded rows with them.
+    fn plan_panels(&mut self, start: usize, m: usize, before: usize) -> usize {
+        let (end, mut start, mut before) = (start + m, start, before);
+        while start < end {
+            let rows = PANEL.min(end - start);
             let padded = padded(rows);
             self.panels.push(Panel { start, rows, padded, before });
             start += rows;
             before += padded;
         }
+        before
     }
 }
 
@@ -192,6 +292,22 @@ pub(crate) struct Shape {
     k_padded: usize,
     block: usize,
     offset: i32,
+}
+
+/// Rows to quantize: of `x`, or those of it that are listed.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    x: &'a [f32],
+    sources: Option<&'a [u32]>,
+}
+
+impl<'a> Rows<'a> {
+    /// Row `row` of `k` values.
+    #[inline(always)]
+    fn row(self, row: usize, k: usize) -> &'a [f32] {
+        let source = self.sources.map_or(row, |sources| sources[row] as usize);
+        &self.x[source * k..][..k]
+    }
 }
 
 /// Outputs of quantization for one panel.
@@ -242,43 +358,43 @@ impl Targets {
     }
 }
 
-/// Quantizes the rows of one panel of `x`.
-fn quantize_panel(x: &[f32], panel: Panel, shape: Shape, out: &mut PanelValues<'_>) {
+/// Quantizes the rows of one panel.
+fn quantize_panel(rows: Rows<'_>, panel: Panel, shape: Shape, out: &mut PanelValues<'_>) {
     #[cfg(target_arch = "x86_64")]
     if super::quantize512::available() {
         /// # Safety
         ///
         /// The processor has AVX-512.
         #[target_feature(enable = "avx512f")]
-        fn avx512(x: &[f32], panel: Panel, shape: Shape, out: &mut PanelValues<'_>) {
+        fn avx512(rows: Rows<'_>, panel: Panel, shape: Shape, out: &mut PanelValues<'_>) {
             // SAFETY: the processor has AVX-512, of which this function is made too.
             let largest = |block: &[[f32; 32]]| unsafe { super::quantize512::largest(block) };
             // SAFETY: as above.
             let quantize32 = |values: &[f32; 32], inverse, q: &mut [i8; 32]| unsafe {
                 super::quantize512::quantize32(values, inverse, q)
             };
-            quantize_panel_by(x, panel, shape, out, largest, quantize32);
+            quantize_panel_by(rows, panel, shape, out, largest, quantize32);
         }
         // SAFETY: the processor has AVX-512.
-        return unsafe { avx512(x, panel, shape, out) };
+        return unsafe { avx512(rows, panel, shape, out) };
     }
-    quantize_panel_plain(x, panel, shape, out);
+    quantize_panel_plain(rows, panel, shape, out);
 }
 
 dispatch! {
     /// The same in plain Rust.
-    quantize_panel_plain = quantize_panel_body(x: &[f32], panel: Panel, shape: Shape, out: &mut PanelValues<'_>)
+    quantize_panel_plain = quantize_panel_body(rows: Rows<'_>, panel: Panel, shape: Shape, out: &mut PanelValues<'_>)
 }
 
 #[inline(always)]
-fn quantize_panel_body<S: Simd>(x: &[f32], panel: Panel, shape: Shape, out: &mut PanelValues<'_>) {
-    quantize_panel_by(x, panel, shape, out, largest, quantize32);
+fn quantize_panel_body<S: Simd>(rows: Rows<'_>, panel: Panel, shape: Shape, out: &mut PanelValues<'_>) {
+    quantize_panel_by(rows, panel, shape, out, largest, quantize32);
 }
 
-/// The rows of one panel of `x`, with functions for a block and for 32 values of it.
+/// The rows of one panel, with functions for a block and for 32 values of it.
 #[inline(always)]
 fn quantize_panel_by(
-    x: &[f32],
+    rows: Rows<'_>,
     panel: Panel,
     shape: Shape,
     out: &mut PanelValues<'_>,
@@ -288,7 +404,7 @@ fn quantize_panel_by(
     let parts = shape.block / 32;
     for row in 0..panel.rows {
         // Blocks of weights hold 32 values or more: nothing is left over.
-        let (values, _) = x[(panel.start + row) * shape.k..][..shape.k].as_chunks::<32>();
+        let (values, _) = rows.row(panel.start + row, shape.k).as_chunks::<32>();
         for (b, block) in values.chunks(parts).enumerate() {
             let largest = largest(block);
             let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };

@@ -8,6 +8,7 @@ use super::packed_matrix::PackedMatrix;
 use super::scratch::Scratch;
 #[cfg(target_arch = "x86_64")]
 use super::x86::amx;
+use crate::kernels::ExpertRows;
 use crate::kernels::memory::team::{Target, Team};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -27,88 +28,89 @@ impl PackedMatrix {
         multiply_all(isa, &[Some(Product::new(self, out))], acts, team);
     }
 
-    /// Tiles that are multiplied with all rows while they are in the cache. One panel reads each tile once.
-    fn group(&self, isa: Isa, acts: &Activations) -> usize {
+    /// Tiles that are multiplied with all `panels` while they are in the cache. One panel reads each tile
+    /// once.
+    fn group(&self, isa: Isa, panels: &[Panel]) -> usize {
         #[cfg(target_arch = "x86_64")]
-        if !self.whole_panels(isa, acts).is_empty() {
+        if !self.whole_panels(isa, panels).is_empty() {
             return amx::GROUP;
         }
         let _ = isa;
-        if acts.panels.len() == 1 { 1 } else { (CACHED_BYTES / self.tile_bytes()).max(1) }
+        if panels.len() == 1 { 1 } else { (CACHED_BYTES / self.tile_bytes()).max(1) }
     }
 
-    /// The panels that AMX tiles multiply, which come before all others.
+    /// Those of `panels` that AMX tiles multiply, which come before all others.
     #[cfg(target_arch = "x86_64")]
-    fn whole_panels<'a>(&self, isa: Isa, acts: &'a Activations) -> &'a [Panel] {
-        let whole = acts.panels.iter().take_while(|panel| panel.rows == TILE).count();
+    fn whole_panels<'a>(&self, isa: Isa, panels: &'a [Panel]) -> &'a [Panel] {
+        let whole = panels.iter().take_while(|panel| panel.rows == TILE).count();
         let enough = isa.has_amx() && amx::rows_min(self.kind).is_some_and(|rows| whole * TILE >= rows);
-        &acts.panels[..if enough { whole } else { 0 }]
+        &panels[..if enough { whole } else { 0 }]
     }
+}
 
-    /// Multiplies the tiles of `range` into their columns of the matrix at `target`, `[m, n]`.
+/// One matrix of a stack times some panels of activations.
+struct Job<'a> {
+    isa: Isa,
+    weights: &'a PackedMatrix,
+    /// Bytes of the matrix.
+    bytes: &'a [u8],
+    acts: &'a Activations,
+    panels: &'a [Panel],
+    /// The matrix that the products go to, `[m, n]`.
+    target: &'a Target<f32>,
+}
+
+impl Job<'_> {
+    /// Multiplies the tiles of `range` into their columns of the target.
     ///
     /// # Safety
     ///
-    /// `acts` was quantized for this matrix, `target` has a row of `n` columns for every row of it, and
-    /// nobody else uses the columns of these tiles.
-    unsafe fn multiply_tiles(
-        &self,
-        isa: Isa,
-        acts: &Activations,
-        range: Range<usize>,
-        target: &Target<f32>,
-        scratch: &mut Scratch,
-    ) {
-        let panels = acts.panels.as_slice();
+    /// `acts` was quantized for this matrix and has `panels`, the target has a row of `n` columns for every
+    /// row of them, and nobody else uses the columns of these tiles in these rows.
+    unsafe fn multiply(&self, range: Range<usize>, scratch: &mut Scratch) {
+        let panels = self.panels;
         #[cfg(not(target_arch = "x86_64"))]
         let () = scratch;
         #[cfg(target_arch = "x86_64")]
         let panels = {
-            let whole = self.whole_panels(isa, acts);
-            let weights = self.bytes();
+            let whole = self.weights.whole_panels(self.isa, panels);
             let job = amx::Job {
-                kind: self.kind,
-                weights,
-                super_blocks: self.super_blocks(),
-                acts,
-                out: target,
-                n: self.n,
+                kind: self.weights.kind,
+                weights: self.bytes,
+                super_blocks: self.weights.super_blocks(),
+                acts: self.acts,
+                out: self.target,
+                n: self.weights.n,
             };
             // SAFETY: there are whole panels only where the token has AMX; the rest is passed on.
             unsafe { amx::multiply(&job, whole, range.clone(), scratch) };
             &panels[whole.len()..]
         };
-        // SAFETY: passed on; the panels are the rest of those of `acts`.
-        unsafe { self.multiply_panels(isa, acts, panels, range, target) }
+        // SAFETY: passed on; the panels are the rest.
+        unsafe { self.multiply_panels(panels, range) }
     }
 
     /// The same for some of the panels.
     ///
     /// # Safety
     ///
-    /// As of [`multiply_tiles`](Self::multiply_tiles), and `panels` are of `acts`.
-    unsafe fn multiply_panels(
-        &self,
-        isa: Isa,
-        acts: &Activations,
-        panels: &[Panel],
-        range: Range<usize>,
-        target: &Target<f32>,
-    ) {
-        let (tile_bytes, group) = (self.tile_bytes(), self.group(isa, acts));
+    /// As of [`multiply`](Self::multiply).
+    unsafe fn multiply_panels(&self, panels: &[Panel], range: Range<usize>) {
+        let Self { isa, weights, bytes, acts, target, .. } = *self;
+        let (tile_bytes, group, n) = (weights.tile_bytes(), weights.group(isa, self.panels), weights.n);
         for start in range.clone().step_by(group) {
             for panel in panels {
                 for tile in start..range.end.min(start + group) {
-                    let weights = &self.bytes()[tile * tile_bytes..][..tile_bytes];
+                    let tile_weights = &bytes[tile * tile_bytes..][..tile_bytes];
                     let column = tile * TILE;
-                    let columns = TILE.min(self.n - column);
-                    let out = target.at(panel.start * self.n + column);
-                    let (weights, out) = ((weights, self.super_blocks()), (out, self.n, columns));
+                    let columns = TILE.min(n - column);
+                    let out = target.at(panel.start * n + column);
+                    let (tile_weights, out) = ((tile_weights, weights.super_blocks()), (out, n, columns));
                     // SAFETY: a tile is whole super-blocks of the matrix's kind; the rest is the caller's
                     // promise.
-                    let args = unsafe { Args::new(self.kind, acts, *panel, weights, out) };
+                    let args = unsafe { Args::new(weights.kind, acts, *panel, tile_weights, out) };
                     // SAFETY: the arguments are of this kind.
-                    unsafe { isa.multiply(self.kind, &args) };
+                    unsafe { isa.multiply(weights.kind, &args) };
                 }
             }
         }
@@ -132,6 +134,32 @@ impl<'a> Product<'a> {
 
 /// Computes all `products` of the rows that `acts` was quantized from, in one step of the team.
 pub fn multiply_all(isa: Isa, products: &[Option<Product<'_>>], acts: &mut Activations, team: &mut Team) {
+    multiply(isa, products, None, acts, team);
+}
+
+/// Computes all `products` of the groups that `acts` were quantized for, each with the matrix of its expert,
+/// in one step of the team.
+pub fn multiply_groups(
+    isa: Isa,
+    products: &[Option<Product<'_>>],
+    groups: &[ExpertRows],
+    acts: &mut Activations,
+    team: &mut Team,
+) {
+    assert_eq!(groups.len(), acts.group_ends.len(), "activations of other groups");
+    multiply(isa, products, Some(groups), acts, team);
+}
+
+/// The products of each group of rows with the matrix of its expert, or of all with the first matrix.
+fn multiply(
+    isa: Isa,
+    products: &[Option<Product<'_>>],
+    groups: Option<&[ExpertRows]>,
+    acts: &mut Activations,
+    team: &mut Team,
+) {
+    let expert = |group: usize| groups.map_or(0, |groups| groups[group].expert);
+    let n_groups = acts.group_ends.len();
     let m: usize = acts.panels.iter().map(|panel| panel.rows).sum();
     let (mut tiles, mut work, mut group) = (0, 0, 1);
     for Product { weights, len, .. } in products.iter().flatten() {
@@ -144,25 +172,38 @@ pub fn multiply_all(isa: Isa, products: &[Option<Product<'_>>], acts: &mut Activ
         assert_eq!(*len, m * weights.n, "the output has another shape");
         tiles += weights.tiles();
         work += m * weights.n * weights.k;
-        group = group.max(weights.group(isa, acts));
+        for index in 0..n_groups {
+            assert!(expert(index) < weights.count(), "an expert that is there");
+            group = group.max(weights.group(isa, acts.group(index)));
+        }
     }
-    let grain = team.grain(tiles).min(GRAIN_MAX).next_multiple_of(group);
-    let grain = if work < SHARED_PRODUCTS_MIN { tiles } else { grain };
+    let items = tiles * n_groups;
+    let grain = team.grain(items).min(GRAIN_MAX).next_multiple_of(group);
+    let grain = if work < SHARED_PRODUCTS_MIN { items } else { grain };
     let mut scratch = std::mem::take(&mut acts.scratch);
     // For every thread before any works: a helper may come to its first product at any time.
     scratch.reserve_exact(team.threads().saturating_sub(scratch.len()));
     scratch.resize_with(team.threads().max(scratch.len()), Scratch::default);
     let shared = &*acts;
-    team.for_each_with(&mut scratch, tiles, grain, |scratch, range| {
-        let mut first = 0;
-        for Product { weights, target, .. } in products.iter().flatten() {
-            let end = first + weights.tiles();
-            let part = range.start.clamp(first, end) - first..range.end.clamp(first, end) - first;
-            // SAFETY: widths, blocks and the output's shape are checked above; tiles are handed out once, and
-            // so are their columns of an output that the product has to itself. `isa` stands for the
-            // instructions.
-            unsafe { weights.multiply_tiles(isa, shared, part, target, scratch) };
-            first = end;
+    team.for_each_with(&mut scratch, items, grain, |scratch, range| {
+        // Tiles of the first group come first, those of all its products.
+        let mut at = range.start;
+        while at < range.end {
+            let (index, before) = (at / tiles, at / tiles * tiles);
+            let range = at - before..tiles.min(range.end - before);
+            at = before + range.end;
+            let mut first = 0;
+            for Product { weights, target, .. } in products.iter().flatten() {
+                let end = first + weights.tiles();
+                let part = range.start.clamp(first, end) - first..range.end.clamp(first, end) - first;
+                let (bytes, panels) = (weights.matrix(expert(index)), shared.group(index));
+                let job = Job { isa, weights, bytes, acts: shared, panels, target };
+                // SAFETY: widths, blocks and the output's shape are checked above; tiles of a group are
+                // handed out once, and so are their columns of its rows of an output that the product has to
+                // itself. `isa` stands for the instructions.
+                unsafe { job.multiply(part, scratch) };
+                first = end;
+            }
         }
     });
     acts.scratch = scratch;

@@ -27,7 +27,7 @@ mod x86;
 
 pub use isa::Isa;
 pub use layout::PackedType;
-pub use matmul::{Product, multiply_all};
+pub use matmul::{Product, multiply_all, multiply_groups};
 pub use packed_matrix::PackedMatrix;
 #[cfg(not(target_arch = "x86_64"))]
 pub use scratch::scratch_bytes;

@@ -1,9 +1,10 @@
 //! Packed products against dequantized weights, and all instruction sets against each other.
 
-use super::activations::Activations;
-use super::{Isa, PackedMatrix, PackedType};
+use super::activations::{ActivationSizes, Activations};
+use super::{Isa, PackedMatrix, PackedType, Product, multiply_groups};
 use crate::kernels::memory::pages::Arena;
 use crate::kernels::memory::team::Team;
+use crate::kernels::{ExpertRows, MatrixShape};
 use exsa_core::gguf::GgmlType;
 use half::f16;
 use proptest::prelude::*;
@@ -178,6 +179,96 @@ proptest! {
         let together = product(&matrix, isa, &x, &mut three);
         for (x, expected) in x.chunks_exact(k).zip(together.chunks_exact(n)) {
             prop_assert_eq!(bits(&product(&matrix, isa, x, &mut one)), bits(expected));
+        }
+    }
+}
+
+/// A few rows or many for some of the experts, and the rows of `x` that they are.
+fn routed(random: &mut Random, experts: usize, x_rows: usize) -> (Vec<ExpertRows>, Vec<u32>) {
+    let (mut groups, mut sources) = (Vec::new(), Vec::new());
+    for expert in 0..experts {
+        let len = [0, 1, 1, 3, 9, 17, 70][random.next() as usize % 7];
+        if len > 0 {
+            groups.push(ExpertRows { expert, rows: sources.len()..sources.len() + len });
+            sources.extend((0..len).map(|_| (random.next() % x_rows as u64) as u32));
+        }
+    }
+    (groups, sources)
+}
+
+/// A row of a group is that of a product with the matrix of its expert alone, to the bit, with every
+/// instruction set and any number of threads.
+#[test]
+fn groups_are_multiplied_by_their_experts() {
+    let mut random = Random(17);
+    for (kind, n, k) in [
+        (PackedType::Q8_0, 20, 96),
+        (PackedType::Q4_0, 33, 64),
+        (PackedType::Q4K, 48, 512),
+        (PackedType::Q6K, 7, 256),
+        (PackedType::Mxfp4, 40, 128),
+    ] {
+        let (dtype, experts, x_rows) = (kind.dtype(), 9, 11);
+        let shape = MatrixShape { count: experts, rows: n, columns: k };
+        let bytes = random.weights(dtype, experts * n, k);
+        let x: Vec<f32> = (0..x_rows * k).map(|_| random.value()).collect();
+        let (groups, sources) = routed(&mut random, experts, x_rows);
+        let (mut team, mut end) = (Team::new(3).unwrap(), 0);
+        let done = |part: std::ops::Range<usize>| {
+            assert_eq!(part.start, end);
+            end = part.end;
+            Ok::<_, ()>(())
+        };
+        let pack = PackedMatrix::pack_by_parts(dtype, &bytes, shape, &mut team, &mut Arena::default(), done);
+        let stack = pack.unwrap().unwrap().unwrap();
+        assert_eq!(end, bytes.len());
+        let alone: Vec<PackedMatrix> = bytes
+            .chunks_exact(bytes.len() / experts)
+            .map(|bytes| {
+                PackedMatrix::pack(dtype, bytes, n, k, &mut team, &mut Arena::default()).unwrap().unwrap()
+            })
+            .collect();
+        for isa in Isa::available() {
+            for threads in [1, 3] {
+                let mut team = Team::new(threads).unwrap();
+                let mut acts = Activations::default();
+                acts.reserve(&ActivationSizes::grouped(sources.len(), groups.len(), k, kind));
+                let reserved = acts.capacity();
+                acts.quantize_groups(&x, (k, kind), (&groups, Some(&sources)), &mut team);
+                assert_eq!(acts.capacity(), reserved, "the sizes suffice");
+                let (mut first, mut second) =
+                    (vec![f32::NAN; sources.len() * n], vec![f32::NAN; sources.len() * n]);
+                let products =
+                    [Some(Product::new(&stack, &mut first)), Some(Product::new(&stack, &mut second))];
+                multiply_groups(isa, &products, &groups, &mut acts, &mut team);
+                assert_eq!(bits(&first), bits(&second));
+                for ExpertRows { expert, rows } in &groups {
+                    for row in rows.clone() {
+                        let source = sources[row] as usize;
+                        let expected = product(&alone[*expert], isa, &x[source * k..][..k], &mut team);
+                        assert_eq!(bits(&first[row * n..][..n]), bits(&expected), "{kind:?} {isa:?} {row}");
+                    }
+                }
+            }
+        }
+        // One token, whose row all of its experts share.
+        let groups: Vec<ExpertRows> = [1, 4, 8]
+            .into_iter()
+            .zip(0..)
+            .map(|(expert, row)| ExpertRows { expert, rows: row..row + 1 })
+            .collect();
+        let (mut acts, mut out) = (Activations::default(), vec![f32::NAN; 3 * n]);
+        acts.quantize_groups(&x[..k], (k, kind), (&groups, Some(&[0; 3])), &mut team);
+        multiply_groups(
+            Isa::detect(),
+            &[Some(Product::new(&stack, &mut out))],
+            &groups,
+            &mut acts,
+            &mut team,
+        );
+        for (group, out) in groups.iter().zip(out.chunks_exact(n)) {
+            let expected = product(&alone[group.expert], Isa::detect(), &x[..k], &mut team);
+            assert_eq!(bits(out), bits(&expected));
         }
     }
 }

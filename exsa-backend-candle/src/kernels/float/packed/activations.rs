@@ -3,6 +3,7 @@
 use super::element::FloatType;
 use super::kernel::BLOCK;
 use super::matrix::TILE;
+use crate::kernels::ExpertRows;
 use crate::kernels::memory::buffer::resize;
 use crate::kernels::memory::team::{Target, Team};
 use crate::kernels::quantized::Isa;
@@ -25,11 +26,31 @@ const SHARED_VALUES_MIN: usize = 1 << 14;
 pub(crate) struct FloatActivations {
     pub(super) m: usize,
     pub(super) k: usize,
-    /// Number of panels.
-    pub(super) panels: usize,
+    /// The rows, in panels that are alike; of groups one after the other.
+    pub(super) rows: Vec<PanelRows>,
     values: Vec<f32>,
     /// Scratch memory of each thread of the products.
     pub(super) scratch: Vec<Scratch>,
+}
+
+/// Consecutive rows that are multiplied with the same weights, and the number of their panels.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PanelRows {
+    /// First row.
+    pub start: usize,
+    /// Number of rows.
+    pub m: usize,
+    /// Number of panels.
+    pub panels: usize,
+}
+
+impl PanelRows {
+    /// Panel `index` of all.
+    pub fn panel(&self, index: usize) -> Panel {
+        let (rows, more) = (self.m / self.panels, self.m % self.panels);
+        let start = self.start + index * rows + index.min(more);
+        Panel { start, rows: rows + usize::from(index < more) }
+    }
 }
 
 /// A run of rows that a kernel takes at once.
@@ -65,6 +86,8 @@ pub(super) struct Line(pub [f32; TILE]);
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct FloatSizes {
     values: usize,
+    /// Groups of rows.
+    groups: usize,
     /// Lines of converted weights of a thread.
     converted: usize,
 }
@@ -73,51 +96,104 @@ impl FloatSizes {
     /// For `m` rows of `k` values and weights of type `kind`.
     pub fn new(m: usize, k: usize, kind: FloatType, isa: Isa) -> Self {
         let converted = kind != FloatType::F32 && m > STREAMED_PANELS * isa.floats().rows_max();
-        Self { values: m * k, converted: if converted { GROUP * BLOCK } else { 0 } }
+        Self { values: m * k, groups: 1, converted: if converted { GROUP * BLOCK } else { 0 } }
+    }
+
+    /// The same, in up to `groups` groups.
+    pub fn grouped(m: usize, groups: usize, k: usize, kind: FloatType, isa: Isa) -> Self {
+        Self { groups: groups.max(1), ..Self::new(m, k, kind, isa) }
     }
 
     /// Sizes that serve for both.
     pub fn max(self, other: Self) -> Self {
-        Self { values: self.values.max(other.values), converted: self.converted.max(other.converted) }
+        Self {
+            values: self.values.max(other.values),
+            groups: self.groups.max(other.groups),
+            converted: self.converted.max(other.converted),
+        }
     }
 
     /// Bytes on `threads` threads.
     pub fn bytes(&self, threads: usize) -> u64 {
         let thread = size_of::<Scratch>() + self.converted * size_of::<Line>();
-        (self.values * size_of::<f32>() + threads * thread) as u64
+        let rows = self.groups * size_of::<PanelRows>() + self.values * size_of::<f32>();
+        (rows + threads * thread) as u64
     }
 }
 
 impl FloatActivations {
     /// Takes over the rows of `x`, `[m, k]` row-major, for products with `isa`.
     pub fn fill(&mut self, x: &[f32], k: usize, isa: Isa, team: &mut Team) {
-        (self.m, self.k) = (x.len() / k, k);
-        self.panels = self.m.div_ceil(isa.floats().rows_max());
-        if self.values.len() < x.len() {
-            resize(&mut self.values, x.len());
-        }
-        let values = Target(self.values.as_mut_ptr());
-        let blocks = k.div_ceil(BLOCK);
-        let parts = self.panels * blocks;
-        let grain = if x.len() < SHARED_VALUES_MIN { parts } else { team.grain(parts) };
-        let shared = &*self;
-        team.for_each(parts, grain, |range| {
-            for part in range {
-                let (panel, start) = (shared.panel(part / blocks), part % blocks * BLOCK);
-                let len = BLOCK.min(k - start);
-                let at = panel.start * k + start * panel.rows;
-                // SAFETY: the values were sized for all panels, and each part is handed out once.
-                let out = unsafe { std::slice::from_raw_parts_mut(values.at(at), len * panel.rows) };
-                let rows = &x[panel.start * k..][..panel.rows * k];
-                reorder(rows, k, start, panel.rows, out);
-            }
-        });
+        let m = x.len() / k;
+        let panels = m.div_ceil(isa.floats().rows_max());
+        self.rows.clear();
+        self.rows.reserve_exact(1);
+        self.rows.push(PanelRows { start: 0, m, panels });
+        self.take_over(x, (m, k), None, team);
     }
 
-    /// Panel `index` of all.
-    pub(super) fn panel(&self, index: usize) -> Panel {
-        let (rows, more) = (self.m / self.panels, self.m % self.panels);
-        Panel { start: index * rows + index.min(more), rows: rows + usize::from(index < more) }
+    /// Takes over rows of `x`, `[rows, k]` row-major, for products of `groups` with `isa`: those that
+    /// `sources` lists, or all in order.
+    pub fn fill_groups(
+        &mut self,
+        x: &[f32],
+        k: usize,
+        (groups, sources): (&[ExpertRows], Option<&[u32]>),
+        isa: Isa,
+        team: &mut Team,
+    ) {
+        self.rows.clear();
+        self.rows.reserve_exact(groups.len());
+        self.rows.extend(groups.iter().map(|ExpertRows { rows, .. }| PanelRows {
+            start: rows.start,
+            m: rows.len(),
+            panels: rows.len().div_ceil(isa.floats().rows_max()),
+        }));
+        let m = sources.map_or(x.len() / k, <[u32]>::len);
+        self.take_over(x, (m, k), sources, team);
+    }
+
+    /// Makes room for products of such sizes.
+    pub fn reserve(&mut self, sizes: &FloatSizes) {
+        self.rows.reserve_exact(sizes.groups.saturating_sub(self.rows.len()));
+        self.values.reserve_exact(sizes.values.saturating_sub(self.values.len()));
+    }
+
+    /// Reorders rows of `x` to the `m` rows of the panels.
+    fn take_over(&mut self, x: &[f32], (m, k): (usize, usize), sources: Option<&[u32]>, team: &mut Team) {
+        (self.m, self.k) = (m, k);
+        if self.values.len() < m * k {
+            resize(&mut self.values, m * k);
+        }
+        let values = Target(self.values.as_mut_ptr());
+        let row = |row: usize| {
+            let source = sources.map_or(row, |sources| sources[row] as usize);
+            &x[source * k..][..k]
+        };
+        let blocks = k.div_ceil(BLOCK);
+        let shared = &*self;
+        let fill = |rows: &PanelRows, part: usize| {
+            let (panel, start) = (rows.panel(part / blocks), part % blocks * BLOCK);
+            let len = BLOCK.min(k - start);
+            let at = panel.start * k + start * panel.rows;
+            // SAFETY: the values were sized for all panels, and each part is handed out once.
+            let out = unsafe { std::slice::from_raw_parts_mut(values.at(at), len * panel.rows) };
+            reorder(|i| row(panel.start + i), start, panel.rows, out);
+        };
+        let alone = m * k < SHARED_VALUES_MIN;
+        if let [rows] = &shared.rows[..] {
+            let parts = rows.panels * blocks;
+            let grain = if alone { parts } else { team.grain(parts) };
+            team.for_each(parts, grain, |range| range.for_each(|part| fill(rows, part)));
+        } else {
+            let groups = &shared.rows;
+            let grain = if alone { groups.len() } else { team.grain(groups.len()) };
+            team.for_each(groups.len(), grain, |range| {
+                for rows in &groups[range] {
+                    (0..rows.panels * blocks).for_each(|part| fill(rows, part));
+                }
+            });
+        }
     }
 
     /// The activations of `panel` from column `k` on: `[k][rows]`.
@@ -130,7 +206,8 @@ impl FloatActivations {
     pub(super) fn bytes(&self) -> u64 {
         let lines = self.scratch.iter().map(|scratch| scratch.converted.capacity() * size_of::<Line>());
         let scratch = self.scratch.capacity() * size_of::<Scratch>() + lines.sum::<usize>();
-        (self.values.capacity() * size_of::<f32>() + scratch) as u64
+        let rows = self.rows.capacity() * size_of::<PanelRows>() + self.values.capacity() * size_of::<f32>();
+        (rows + scratch) as u64
     }
 
     /// Sizes the scratch memory of `threads` threads, with room for converted weights where `converting`. For
@@ -146,12 +223,12 @@ impl FloatActivations {
     }
 }
 
-/// Writes columns `start..` of `count` `rows` of `k` values to `out`, `[columns][count]`.
-fn reorder(rows: &[f32], k: usize, start: usize, count: usize, out: &mut [f32]) {
+/// Writes columns `start..` of `count` rows, which `row` gives, to `out`, `[columns][count]`.
+fn reorder<'a>(row: impl Fn(usize) -> &'a [f32], start: usize, count: usize, out: &mut [f32]) {
     macro_rules! counts {
         ($($count:literal)*) => {
             match count {
-                $( $count => reorder_rows::<$count>(rows, k, start, out), )*
+                $( $count => reorder_rows::<$count>(row, start, out), )*
                 _ => unreachable!("a panel of {count} rows"),
             }
         };
@@ -159,10 +236,10 @@ fn reorder(rows: &[f32], k: usize, start: usize, count: usize, out: &mut [f32]) 
     counts!(1 2 3 4 5 6 7 8 9 10 11 12)
 }
 
-fn reorder_rows<const R: usize>(rows: &[f32], k: usize, start: usize, out: &mut [f32]) {
+fn reorder_rows<'a, const R: usize>(row: impl Fn(usize) -> &'a [f32], start: usize, out: &mut [f32]) {
     let (out, _) = out.as_chunks_mut::<R>();
     let len = out.len();
-    let rows: [&[f32]; R] = std::array::from_fn(|r| &rows[r * k + start..][..len]);
+    let rows: [&[f32]; R] = std::array::from_fn(|r| &row(r)[start..][..len]);
     for (i, out) in out.iter_mut().enumerate() {
         *out = std::array::from_fn(|r| rows[r][i]);
     }

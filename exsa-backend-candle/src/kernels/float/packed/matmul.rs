@@ -5,11 +5,12 @@
 //! second-level cache, where its weights are converted once for all panels. Meanwhile the weights of the next
 //! block are prefetched, a part of them with each panel.
 
-use super::activations::{FloatActivations, GROUP, Line, Panel, STREAMED_PANELS, Scratch};
+use super::activations::{FloatActivations, GROUP, Line, Panel, PanelRows, STREAMED_PANELS, Scratch};
 use super::element::{Element, FloatType};
 use super::kernel::{Ahead, BLOCK, Block};
 use super::matrix::{FloatMatrix, TILE};
 use super::sets;
+use crate::kernels::ExpertRows;
 use crate::kernels::memory::team::{Target, Team};
 use crate::kernels::quantized::Isa;
 use half::{bf16, f16};
@@ -46,48 +47,90 @@ pub(crate) fn multiply_floats(
     acts: &mut FloatActivations,
     team: &mut Team,
 ) {
-    assert!(acts.m <= acts.panels * isa.floats().rows_max(), "panels of another instruction set");
+    multiply(isa, products, None, acts, team);
+}
+
+/// Computes all `products` of the groups that `acts` were filled in from for `isa`, each with the matrix of
+/// its expert, in one step of the team.
+pub(crate) fn multiply_float_groups(
+    isa: Isa,
+    products: &[Option<FloatProduct<'_>>],
+    groups: &[ExpertRows],
+    acts: &mut FloatActivations,
+    team: &mut Team,
+) {
+    assert_eq!(groups.len(), acts.rows.len(), "activations of other groups");
+    multiply(isa, products, Some(groups), acts, team);
+}
+
+/// The products of each group of rows with the matrix of its expert, or of all with the first matrix.
+fn multiply(
+    isa: Isa,
+    products: &[Option<FloatProduct<'_>>],
+    groups: Option<&[ExpertRows]>,
+    acts: &mut FloatActivations,
+    team: &mut Team,
+) {
+    let expert = |group: usize| groups.map_or(0, |groups| groups[group].expert);
+    let rows_max = isa.floats().rows_max();
+    assert!(acts.rows.iter().all(|rows| rows.m <= rows.panels * rows_max), "panels of another set");
+    let panels = acts.rows.iter().map(|rows| rows.panels).max().unwrap_or(0);
     let (mut tiles, mut work, mut bytes, mut converting) = (0, 0, 0, false);
     for FloatProduct { weights, len, .. } in products.iter().flatten() {
         assert_eq!(acts.k, weights.k, "activations of another width");
         assert_eq!(*len, acts.m * weights.n, "the output has another shape");
+        assert!((0..acts.rows.len()).all(|group| expert(group) < weights.count()), "an expert that is there");
         tiles += weights.tiles();
         work += acts.m * weights.n * weights.k;
-        bytes += weights.bytes().len();
-        converting |= acts.panels > STREAMED_PANELS && weights.kind != FloatType::F32;
+        bytes += acts.rows.len() * weights.matrix_bytes();
+        converting |= panels > STREAMED_PANELS && weights.kind != FloatType::F32;
     }
     if work == 0 {
         return;
     }
     acts.size_scratch(team.threads(), converting);
+    let items = tiles * acts.rows.len();
     let grain = if work < SHARED_PRODUCTS_MIN && bytes < SHARED_BYTES_MIN {
-        tiles
+        items
     } else {
-        let most = if acts.panels > STREAMED_PANELS { GROUP } else { GRAIN_MAX };
-        team.grain(tiles).min(most).next_multiple_of(isa.floats().tiles(acts.panel(0).rows))
+        let most = if panels > STREAMED_PANELS { GROUP } else { GRAIN_MAX };
+        let panel = acts.rows[0].panel(0);
+        team.grain(items).min(most).next_multiple_of(isa.floats().tiles(panel.rows))
     };
     let mut scratch = std::mem::take(&mut acts.scratch);
     let shared = &*acts;
-    team.for_each_with(&mut scratch, tiles, grain, |scratch, range| {
-        let mut first = 0;
-        for FloatProduct { weights, target, .. } in products.iter().flatten() {
-            let end = first + weights.tiles();
-            let part = range.start.clamp(first, end) - first..range.end.clamp(first, end) - first;
-            let job = Job { isa, weights, acts: shared, target };
-            // SAFETY: widths and the output's shape are checked above; tiles are handed out once, and so are
-            // their columns of an output that the product has to itself.
-            unsafe { job.multiply(part, scratch) };
-            first = end;
+    team.for_each_with(&mut scratch, items, grain, |scratch, range| {
+        // Tiles of the first group come first, those of all its products.
+        let mut at = range.start;
+        while at < range.end {
+            let (group, before) = (at / tiles, at / tiles * tiles);
+            let range = at - before..tiles.min(range.end - before);
+            at = before + range.end;
+            let rows = shared.rows[group];
+            let mut first = 0;
+            for FloatProduct { weights, target, .. } in products.iter().flatten() {
+                let end = first + weights.tiles();
+                let part = range.start.clamp(first, end) - first..range.end.clamp(first, end) - first;
+                let first_tile = expert(group) * weights.tiles();
+                let job = Job { isa, weights, first_tile, acts: shared, rows, target };
+                // SAFETY: widths and the output's shape are checked above; tiles of a group are handed out
+                // once, and so are their columns of its rows of an output that the product has to itself.
+                unsafe { job.multiply(part, scratch) };
+                first = end;
+            }
         }
     });
     acts.scratch = scratch;
 }
 
-/// A matrix times all panels of activations.
+/// A matrix times the panels of some rows of activations.
 struct Job<'a> {
     isa: Isa,
     weights: &'a FloatMatrix,
+    /// First tile of the matrix in its stack.
+    first_tile: usize,
     acts: &'a FloatActivations,
+    rows: PanelRows,
     target: &'a Target<f32>,
 }
 
@@ -115,7 +158,7 @@ impl Job<'_> {
     unsafe fn multiply_as<E: Element>(&self, range: Range<usize>, scratch: &mut Scratch) {
         // SAFETY: passed on.
         unsafe {
-            if self.acts.panels <= STREAMED_PANELS {
+            if self.rows.panels <= STREAMED_PANELS {
                 self.multiply_streamed::<E>(range, scratch);
             } else {
                 for start in range.clone().step_by(GROUP) {
@@ -132,13 +175,13 @@ impl Job<'_> {
     /// As of [`multiply_as`](Self::multiply_as).
     unsafe fn multiply_streamed<E: Element>(&self, range: Range<usize>, scratch: &mut Scratch) {
         let FloatMatrix { k, .. } = *self.weights;
-        let at_once = self.isa.floats().tiles(self.acts.panel(0).rows);
+        let at_once = self.isa.floats().tiles(self.rows.panel(0).rows);
         for tile in range.clone().step_by(at_once) {
             let tiles = tile..range.end.min(tile + at_once);
             for start in (0..k).step_by(BLOCK) {
-                let (weights, stride) = (self.weights.at::<E>(tile, start), k * TILE);
-                for index in 0..self.acts.panels {
-                    let panel = self.acts.panel(index);
+                let (weights, stride) = (self.at::<E>(tile, start), k * TILE);
+                for index in 0..self.rows.panels {
+                    let panel = self.rows.panel(index);
                     let ahead = self.ahead(index, self.next::<E>(tile, start, at_once));
                     // SAFETY: the tiles are there; the rest is passed on.
                     unsafe { self.block(panel, tiles.clone(), start, (weights, stride), ahead, scratch) };
@@ -161,16 +204,16 @@ impl Job<'_> {
                 for (i, tile) in range.clone().enumerate() {
                     let to = scratch.converted[i * BLOCK..][..len].as_mut_ptr().cast();
                     // SAFETY: the tile has `len` more values of `k`, and so has the scratch memory.
-                    unsafe { sets::convert(self.isa, self.weights.at::<E>(tile, start), to, len * TILE) };
+                    unsafe { sets::convert(self.isa, self.at::<E>(tile, start), to, len * TILE) };
                 }
             }
-            for index in 0..self.acts.panels {
-                let panel = self.acts.panel(index);
+            for index in 0..self.rows.panels {
+                let panel = self.rows.panel(index);
                 let at_once = self.isa.floats().tiles(panel.rows);
                 for tile in range.clone().step_by(at_once) {
                     let ahead = self.ahead(index, self.next::<E>(tile, start, range.len()));
                     let weights = if E::IS_F32 {
-                        (self.weights.at::<E>(tile, start).cast::<f32>(), k * TILE)
+                        (self.at::<E>(tile, start).cast::<f32>(), k * TILE)
                     } else {
                         let converted = scratch.converted[(tile - range.start) * BLOCK..].as_ptr();
                         (converted.cast(), BLOCK * TILE)
@@ -183,17 +226,22 @@ impl Job<'_> {
         }
     }
 
+    /// The weights of `tile` of the matrix from column `k` on; they may lie past the end.
+    fn at<E: Element>(&self, tile: usize, k: usize) -> *const E {
+        self.weights.at(self.first_tile + tile, k)
+    }
+
     /// The weights of `tile` that follow the block of `k` at `start`, or of the tile `group` on after the
     /// last block; they may lie past the end.
     fn next<E: Element>(&self, tile: usize, start: usize, group: usize) -> *const E {
         let next = start + BLOCK;
-        if next < self.weights.k { self.weights.at(tile, next) } else { self.weights.at(tile + group, 0) }
+        if next < self.weights.k { self.at(tile, next) } else { self.at(tile + group, 0) }
     }
 
     /// The part that panel `index` prefetches of the block of weights at `next`.
     fn ahead<E: Element>(&self, index: usize, next: *const E) -> Ahead {
         let tile_stride = self.weights.k * TILE * size_of::<E>();
-        let step = (TILE * size_of::<E>()).div_ceil(self.acts.panels);
+        let step = (TILE * size_of::<E>()).div_ceil(self.rows.panels);
         let (first, end) = (index * step * BLOCK, TILE * size_of::<E>() * BLOCK);
         let at = next.cast::<u8>();
         if first < end {

@@ -1,6 +1,7 @@
 //! Float weights in tiles of 16 rows.
 
 use super::element::{Element, FloatType};
+use crate::kernels::MatrixShape;
 use crate::kernels::memory::pages::Arena;
 use crate::kernels::memory::team::Team;
 use crate::kernels::memory::weight_memory::WeightMemory;
@@ -17,18 +18,19 @@ const PART_BYTES: usize = 16 << 20;
 const TRANSPOSED: usize = 32;
 
 /// A matrix of `n` rows and `k` columns for `y = x · Wᵀ`: `[n / 16][k][16]` in the type of the file, with
-/// zeros for rows past `n`.
+/// zeros for rows past `n`; or a stack of several of that shape, one after the other.
 pub(crate) struct FloatMatrix {
     pub(super) kind: FloatType,
+    count: usize,
     pub(super) n: usize,
     pub(super) k: usize,
     data: WeightMemory,
 }
 
 impl FloatMatrix {
-    /// Bytes of a packed matrix of `n` rows and `k` columns.
-    pub fn packed_bytes(kind: FloatType, n: usize, k: usize) -> usize {
-        n.div_ceil(TILE).saturating_mul(TILE * kind.bytes()).saturating_mul(k)
+    /// Bytes of packed matrices of that shape, as many as fit into `usize`.
+    pub fn packed_bytes(kind: FloatType, shape: MatrixShape) -> usize {
+        shape.tiles(TILE).saturating_mul(TILE * kind.bytes()).saturating_mul(shape.columns)
     }
 
     /// Packs `n` rows of `k` values of type `dtype`, as they lie in a GGUF, into `memory`. `None` where the
@@ -42,55 +44,58 @@ impl FloatMatrix {
         memory: &mut Arena,
     ) -> std::io::Result<Option<Self>> {
         let done = |_| Ok::<_, std::convert::Infallible>(());
-        let packed = Self::pack_by_parts(dtype, bytes, n, k, team, memory, done)?;
+        let packed = Self::pack_by_parts(dtype, bytes, MatrixShape::one(n, k), team, memory, done)?;
         Ok(packed.map(|packed| match packed {
             Ok(matrix) => matrix,
             Err(never) => match never {},
         }))
     }
 
-    /// The same; after each part of the bytes, in their order, calls `done`, which can end it.
+    /// The same of matrices of that shape; after each part of the bytes, in their order, calls `done`, which
+    /// can end it.
     pub fn pack_by_parts<E>(
         dtype: GgmlType,
         bytes: &[u8],
-        n: usize,
-        k: usize,
+        shape: MatrixShape,
         team: &mut Team,
         memory: &mut Arena,
         mut done: impl FnMut(Range<usize>) -> Result<(), E>,
     ) -> std::io::Result<Option<Result<Self, E>>> {
         let Some(kind) = FloatType::of(dtype) else { return Ok(None) };
-        let expected = n.checked_mul(k).and_then(|values| values.checked_mul(kind.bytes()));
-        if n == 0 || k == 0 || expected != Some(bytes.len()) {
+        let MatrixShape { count, rows: n, columns: k } = shape;
+        let row_bytes = k.saturating_mul(kind.bytes());
+        let expected = shape.all_rows().and_then(|rows| rows.checked_mul(row_bytes));
+        if shape.is_empty() || expected != Some(bytes.len()) {
             return Ok(None);
         }
-        let tile_bytes = TILE * k * kind.bytes();
+        let tile_bytes = TILE * row_bytes;
         let per_part = (PART_BYTES / tile_bytes).max(1);
-        let mut data = memory.take(Self::packed_bytes(kind, n, k))?;
+        let mut data = memory.take(Self::packed_bytes(kind, shape))?;
         for (i, part) in data.as_mut_slice().chunks_mut(per_part * tile_bytes).enumerate() {
-            let first = i * per_part * tile_bytes;
+            let first = i * per_part;
             team.for_each_run(part, tile_bytes, |tile, out| {
-                let start = first + tile * tile_bytes;
-                let rows = &bytes[start..bytes.len().min(start + tile_bytes)];
+                let rows = shape.tile_rows(first + tile, TILE);
+                let rows = &bytes[rows.start * row_bytes..rows.end * row_bytes];
                 match kind.bytes() {
                     4 => pack_tile::<4>(rows, k, out),
                     _ => pack_tile::<2>(rows, k, out),
                 }
             });
-            let end = bytes.len().min(first + per_part * tile_bytes);
-            if let Err(stopped) = done(first..end) {
+            let row_of = |tile: usize| shape.tile_rows(tile, TILE).start;
+            if let Err(stopped) = done(row_of(first) * row_bytes..row_of(first + per_part) * row_bytes) {
                 return Ok(Some(Err(stopped)));
             }
         }
-        Ok(Some(Ok(Self { kind, n, k, data: data.into() })))
+        Ok(Some(Ok(Self { kind, count, n, k, data: data.into() })))
     }
 
-    /// The matrix of `n` rows of `k` values of type `dtype` whose packed bytes are `data`; `None` where the
-    /// type is no float or the lengths do not fit.
-    pub fn from_packed(dtype: GgmlType, n: usize, k: usize, data: WeightMemory) -> Option<Self> {
+    /// The matrices of that shape and of type `dtype` whose packed bytes are `data`; `None` where the type is
+    /// no float or the lengths do not fit.
+    pub fn from_packed(dtype: GgmlType, shape: MatrixShape, data: WeightMemory) -> Option<Self> {
         let kind = FloatType::of(dtype)?;
-        let fits = n > 0 && k > 0 && data.as_slice().len() == Self::packed_bytes(kind, n, k);
-        fits.then_some(Self { kind, n, k, data })
+        let MatrixShape { count, rows: n, columns: k } = shape;
+        let fits = !shape.is_empty() && data.as_slice().len() == Self::packed_bytes(kind, shape);
+        fits.then_some(Self { kind, count, n, k, data })
     }
 
     /// The packed bytes.
@@ -98,22 +103,38 @@ impl FloatMatrix {
         self.data.as_slice()
     }
 
-    /// Rows of the matrix: columns of the product.
+    /// Matrices in the stack.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Type of the weights.
+    pub fn kind(&self) -> FloatType {
+        self.kind
+    }
+
+    /// Bytes of a matrix of the stack.
+    pub(super) fn matrix_bytes(&self) -> usize {
+        self.tiles() * TILE * self.k * self.kind.bytes()
+    }
+
+    /// Rows of a matrix: columns of the product.
     pub fn n(&self) -> usize {
         self.n
     }
 
-    /// Columns of the matrix.
+    /// Columns of a matrix.
     pub fn k(&self) -> usize {
         self.k
     }
 
-    /// Tiles of the matrix.
+    /// Tiles of a matrix.
     pub(super) fn tiles(&self) -> usize {
         self.n.div_ceil(TILE)
     }
 
-    /// The weights of tile `tile` from column `k` on: `[k][16]`. The type is the matrix's own.
+    /// The weights of tile `tile`, numbered through all matrices, from column `k` on: `[k][16]`. The type is
+    /// the matrix's own.
     pub(super) fn at<E: Element>(&self, tile: usize, k: usize) -> *const E {
         debug_assert_eq!(size_of::<E>(), self.kind.bytes());
         self.bytes().as_ptr().cast::<E>().wrapping_add((tile * self.k + k) * TILE)

@@ -24,6 +24,6 @@ mod tests;
 pub(crate) use activations::{FloatActivations, FloatSizes};
 pub(crate) use element::FloatType;
 pub(crate) use low_rank::{LowRank, LowRankProducts, LowRankScratch, LowRankSizes, RowGroup};
-pub(crate) use matmul::{FloatProduct, multiply_floats};
+pub(crate) use matmul::{FloatProduct, multiply_float_groups, multiply_floats};
 pub(crate) use matrix::FloatMatrix;
 pub(crate) use sets::{FloatSet, fma_peak};

@@ -1,10 +1,14 @@
 //! Products against f64, and all instruction sets, batches and teams against each other.
 
 use super::kernel::BLOCK;
-use super::{FloatActivations, FloatMatrix, FloatProduct, FloatSizes, FloatType, multiply_floats};
+use super::{
+    FloatActivations, FloatMatrix, FloatProduct, FloatSizes, FloatType, multiply_float_groups,
+    multiply_floats,
+};
 use crate::kernels::memory::pages::Arena;
 use crate::kernels::memory::team::Team;
 use crate::kernels::quantized::Isa;
+use crate::kernels::{ExpertRows, MatrixShape};
 use exsa_core::gguf::GgmlType;
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -224,6 +228,7 @@ fn weights_that_do_not_fit_are_not_packed() {
 fn parts_cover_the_bytes_and_packing_can_be_ended() {
     let (n, k, mut team) = (9000, 1024, Team::new(2).unwrap());
     let bytes = vec![1; n * k * 4];
+    let shape = MatrixShape::one(n, k);
     let mut end = 0;
     let done = |part: std::ops::Range<usize>| {
         assert_eq!(part.start, end);
@@ -231,12 +236,58 @@ fn parts_cover_the_bytes_and_packing_can_be_ended() {
         Ok::<_, ()>(())
     };
     let memory = &mut Arena::default();
-    let matrix = FloatMatrix::pack_by_parts(GgmlType::F32, &bytes, n, k, &mut team, memory, done);
+    let matrix = FloatMatrix::pack_by_parts(GgmlType::F32, &bytes, shape, &mut team, memory, done);
     let matrix = matrix.unwrap().unwrap().unwrap();
     assert_eq!(end, bytes.len());
-    assert_eq!(matrix.bytes().len(), FloatMatrix::packed_bytes(FloatType::F32, n, k));
-    let ended = FloatMatrix::pack_by_parts(GgmlType::F32, &bytes, n, k, &mut team, memory, |_| Err(7));
+    assert_eq!(matrix.bytes().len(), FloatMatrix::packed_bytes(FloatType::F32, shape));
+    let ended = FloatMatrix::pack_by_parts(GgmlType::F32, &bytes, shape, &mut team, memory, |_| Err(7));
     assert_eq!(ended.unwrap().unwrap().err(), Some(7));
+}
+
+/// A row of a group is that of a product with the matrix of its expert alone, to the bit.
+#[test]
+fn groups_are_multiplied_by_their_experts() {
+    let mut random = Random(5);
+    for (dtype, n, k) in [(GgmlType::F32, 20, 300), (GgmlType::F16, 16, 40), (GgmlType::BF16, 35, 513)] {
+        let (experts, x_rows) = (6, 9);
+        let (bytes, _) = encode(dtype, &random.values(experts * n * k));
+        let x = random.values(x_rows * k);
+        let (mut groups, mut sources) = (Vec::new(), Vec::new());
+        for (expert, len) in [(0, 1), (2, 50), (3, 2), (5, 13)] {
+            groups.push(ExpertRows { expert, rows: sources.len()..sources.len() + len });
+            sources.extend((0..len).map(|_| (random.next() % x_rows as u64) as u32));
+        }
+        let shape = MatrixShape { count: experts, rows: n, columns: k };
+        let (done, memory) = (|_| Ok::<_, ()>(()), &mut Arena::default());
+        let mut team = Team::new(2).unwrap();
+        let stack = FloatMatrix::pack_by_parts(dtype, &bytes, shape, &mut team, memory, done);
+        let stack = stack.unwrap().unwrap().unwrap();
+        let alone: Vec<FloatMatrix> = bytes
+            .chunks_exact(bytes.len() / experts)
+            .map(|bytes| packed(dtype, bytes, n, k, &mut team).unwrap())
+            .collect();
+        for isa in Isa::available() {
+            for threads in [1, 3] {
+                let mut team = Team::new(threads).unwrap();
+                let mut acts = FloatActivations::default();
+                acts.reserve(&FloatSizes::grouped(sources.len(), groups.len(), k, stack.kind, isa));
+                let mut out = vec![f32::NAN; sources.len() * n];
+                acts.fill_groups(&x, k, (&groups, Some(&sources)), isa, &mut team);
+                let products = [Some(FloatProduct::new(&stack, &mut out))];
+                multiply_float_groups(isa, &products, &groups, &mut acts, &mut team);
+                let sizes = FloatSizes::grouped(sources.len(), groups.len(), k, stack.kind, isa);
+                assert!(acts.bytes() <= sizes.bytes(threads), "the sizes suffice");
+                for ExpertRows { expert, rows } in &groups {
+                    for row in rows.clone() {
+                        let source = sources[row] as usize;
+                        let expected = product(&alone[*expert], isa, &x[source * k..][..k], &mut team);
+                        let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                        assert_eq!(bits(&out[row * n..][..n]), bits(&expected), "{dtype} {isa:?} {row}");
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[test]
