@@ -156,10 +156,11 @@ impl Config {
         })?;
         let rope = keys.rope(head_dim, n_ctx)?;
         let (mut window, window_pattern) = keys.window(architecture.windows, n_layer)?;
-        if keys.get::<u64>("attention.sliding_window")?.is_none() {
-            // Files from before the key was known.
-            let default = architecture.windows_by_size.iter().find(|size| size[..2] == [n_layer, n_ctx]);
-            window = window.or(default.map(|size| size[2]));
+        // Files from before the key was known.
+        let default = architecture.windows_by_size.iter().find(|size| size[..2] == [n_layer, n_ctx]);
+        let key = format!("{}.attention.sliding_window", architecture.name);
+        if let Some(size) = default.filter(|_| metadata.get_value(&key).is_none()) {
+            window = Some(size[2]);
         }
         if architecture.rope_layers == RopeLayers::SlidingWindow {
             keys.check("attention.sliding_window", 0, window.is_some(), || "1 or more".into())?;
