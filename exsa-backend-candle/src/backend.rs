@@ -9,7 +9,7 @@ use crate::kernels::memory::team::Team;
 use crate::kernels::quantized::Isa;
 use crate::load::{self, LoadedModel};
 use crate::load_steps::LoadSteps;
-use crate::mapping::Mapping;
+use crate::model_files::ModelFiles;
 use crate::packed_cache::{self, BackgroundCheck, CachedMatrices, PackedFile};
 use crate::session::CandleSession;
 use crate::weights::Weights;
@@ -21,10 +21,9 @@ use exsa_core::backend::{
 };
 use exsa_core::error::LoadError;
 use exsa_core::gguf::Gguf;
-use exsa_core::model_info::{self, ModelInfo};
+use exsa_core::model_info::ModelInfo;
 use exsa_core::tokenizer::Tokenizer;
 use exsa_models::{Config, ModelDescription};
-use std::io::Cursor;
 use std::sync::Arc;
 
 /// Runs GGUF models on candle.
@@ -98,21 +97,21 @@ impl CandleBackend {
         progress: &mut LoadProgress<'_>,
     ) -> Result<CandleModel, LoadError> {
         let device = device::open(options.device.as_deref())?;
-        let (mapping, gguf) = open(source)?;
+        let files = ModelFiles::open_with(source, options)?;
+        let gguf = files.gguf();
         if gguf.tensors().is_empty() {
             return Err(LoadError::NoWeights);
         }
-        let mapping = Arc::new(mapping);
-        let info = ModelInfo::from_gguf(&gguf)?;
+        let info = ModelInfo::from_gguf(gguf)?;
         let tokenizer = exsa_core::tokenizer::load(gguf.metadata())?;
-        let model = ModelDescription::read(&gguf, tokenizer.n_vocab())?;
+        let model = ModelDescription::read(gguf, tokenizer.n_vocab())?;
         let mut team = compute::team(&options.threads)?;
         let host = device.is_cpu();
         let isa = host.then(|| self.chosen_isa()).transpose()?;
-        let mut steps = LoadSteps::new(progress, tensor_bytes(&gguf))?;
+        let mut steps = LoadSteps::new(progress, tensor_bytes(gguf))?;
         let cache = options.packed_cache.as_ref().filter(|_| host);
-        let packed = packed_file(cache, source, (&gguf, &mapping), &mut team, &mut steps)?;
-        let weights = Weights::new(&gguf, mapping, device.clone(), isa, steps, team);
+        let packed = packed_file(cache, source, &files, &mut team, &mut steps)?;
+        let weights = Weights::new(&files, device.clone(), isa, steps, team);
         let cached = cache.zip(packed.clone()).map(|(cache, file)| CachedMatrices::new(file, cache.pages));
         let mut loaded = load::load(model, weights.cached(cached))?;
         if let Some(file) = packed
@@ -120,6 +119,10 @@ impl CandleBackend {
         {
             let thread = |e| LoadError::Backend(format!("cannot start a thread: {e}"));
             loaded.check = Some(BackgroundCheck::start(file).map_err(thread)?);
+        }
+        // Another base of RoPE gives other answers of the same weights.
+        for item in &options.metadata_overrides {
+            loaded.fingerprint.update(item.to_string().as_bytes());
         }
         let device = (!host).then_some(device);
         Ok(CandleModel { info, tokenizer, loaded: Arc::new(loaded), device })
@@ -145,8 +148,7 @@ impl InferenceBackend for CandleBackend {
     }
 
     fn inspect(&self, source: &ModelSource) -> Result<ModelInfo, LoadError> {
-        let (_, gguf) = open(source)?;
-        ModelInfo::from_gguf(&gguf).map_err(Into::into)
+        ModelInfo::from_gguf(ModelFiles::open(source)?.gguf()).map_err(Into::into)
     }
 
     fn load(
@@ -168,12 +170,12 @@ impl InferenceBackend for CandleBackend {
         if device != "cpu" || options.packed_cache.is_none() {
             return Ok(());
         }
-        let (mapping, gguf) = open(source)?;
-        Config::from_metadata(gguf.metadata())?;
+        let files = ModelFiles::open_with(source, options)?;
+        Config::from_metadata(files.gguf().metadata())?;
         let mut team = compute::team(&options.threads)?;
         let mut steps = LoadSteps::new(progress, 0)?;
         let cache = options.packed_cache.as_ref();
-        packed_file(cache, source, (&gguf, &mapping), &mut team, &mut steps).map(drop)
+        packed_file(cache, source, &files, &mut team, &mut steps).map(drop)
     }
 
     fn estimate(
@@ -189,34 +191,26 @@ impl InferenceBackend for CandleBackend {
                 supported: "cpu".to_owned(),
             });
         }
-        let (mapping, gguf) = open(source)?;
-        if gguf.tensors().is_empty() {
+        let files = ModelFiles::open_with(source, load)?;
+        if files.gguf().tensors().is_empty() {
             return Err(LoadError::NoWeights);
         }
         let cache = load.packed_cache.as_ref().filter(|cache| cache.pages == WeightPages::Shared);
-        let packed_mapped = cache.is_some() && matches!(source, ModelSource::File(_));
-        estimate::estimate(&gguf, &mapping, packed_mapped, session)
+        let packed_mapped = cache.is_some() && source.path().is_some();
+        estimate::estimate(&files, packed_mapped, session)
     }
-}
-
-/// The bytes of a model file and its header.
-fn open(source: &ModelSource) -> Result<(Mapping, Gguf), LoadError> {
-    let mapping = Mapping::open(source)?;
-    let gguf = Gguf::read(&mut Cursor::new(mapping.bytes()))?;
-    model_info::check_type(&gguf)?;
-    Ok((mapping, gguf))
 }
 
 /// The packed file of a model, if `cache` asks for one and it can be had.
 fn packed_file(
     cache: Option<&PackedCache>,
     source: &ModelSource,
-    model: (&Gguf, &Mapping),
+    model: &ModelFiles,
     team: &mut Team,
     steps: &mut LoadSteps<'_, '_>,
 ) -> Result<Option<PackedFile>, LoadError> {
-    match (cache, source) {
-        (Some(cache), ModelSource::File(path)) => packed_cache::obtain(cache, path, model, team, steps),
+    match (cache, source.path()) {
+        (Some(cache), Some(path)) => packed_cache::obtain(cache, path, model, team, steps),
         _ => Ok(None),
     }
 }

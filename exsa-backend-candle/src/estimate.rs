@@ -9,7 +9,7 @@ use crate::kernels::quantized::activations::ActivationSizes;
 use crate::kernels::quantized::{Isa, PackedType, dequantize, scratch_bytes};
 use crate::kv::BlockTables;
 use crate::layers::vector::Vector;
-use crate::mapping::Mapping;
+use crate::model_files::ModelFiles;
 use crate::plan::SessionPlan;
 use crate::weights;
 use exsa_core::backend::{Capabilities, MemoryEstimate, SessionOptions};
@@ -17,16 +17,16 @@ use exsa_core::error::LoadError;
 use exsa_core::gguf::{Gguf, TensorInfo};
 use exsa_models::{Config, tensors};
 
-/// Memory of the model of `gguf`, whose bytes are `mapping`, and of one session by `options`. `packed_mapped`
-/// says whether packed matrices are pages of a file.
+/// Memory of the model of `files` and of one session by `options`. `packed_mapped` says whether packed
+/// matrices are pages of a file.
 ///
 /// A pass counts with one row of logits for each sequence, as an engine asks for them; more rows take more.
 pub(crate) fn estimate(
-    gguf: &Gguf,
-    mapping: &Mapping,
+    files: &ModelFiles,
     packed_mapped: bool,
     options: &SessionOptions,
 ) -> Result<MemoryEstimate, LoadError> {
+    let gguf = files.gguf();
     let config = Config::from_metadata(gguf.metadata())?;
     let plan = SessionPlan::new(&config, options, true)?;
     let threads = compute::session_threads(options)?;
@@ -43,27 +43,34 @@ pub(crate) fn estimate(
         BlockTables::bytes(sequences_max, n_blocks, context_tokens_max),
     ];
     let scratch = scratch.into_iter().fold(0, u64::saturating_add);
-    let (weights, shared) = weight_bytes(gguf, mapping, packed_mapped);
+    let (weights, shared) = weight_bytes(files, packed_mapped);
     Ok(MemoryEstimate::new(weights, kv, scratch).shared(shared))
 }
 
 /// Bytes of the weights: packed, read in place, and dequantized; and those of them in pages of files.
-fn weight_bytes(gguf: &Gguf, mapping: &Mapping, packed_mapped: bool) -> (u64, u64) {
+fn weight_bytes(files: &ModelFiles, packed_mapped: bool) -> (u64, u64) {
+    let gguf = files.gguf();
     let packed = weights::packed_bytes(gguf) as u64;
     let in_place = |tensor: &TensorInfo| {
         let packed = PackedType::of(tensor.dtype).is_some() || FloatType::of(tensor.dtype).is_some();
         tensors::is_operand(tensor) && (tensor.name == "token_embd.weight" || !packed)
     };
-    let in_place: u64 = match mapping.copied_bytes() {
-        0 => gguf.tensors().iter().filter(|tensor| in_place(tensor)).map(|tensor| tensor.bytes).sum(),
-        copy => copy,
+    let sum = |stored: bool| {
+        let tensors = gguf.tensors().iter().filter(|tensor| in_place(tensor));
+        let tensors = tensors.filter(|tensor| files.is_stored(tensor) == stored);
+        tensors.map(|tensor| tensor.bytes).fold(0, u64::saturating_add)
+    };
+    let (in_place, converted) = match files.copied_bytes() {
+        0 => (sum(true), sum(false)),
+        copy => (copy, sum(false)),
     };
     let vectors: u64 = gguf.tensors().iter().map(vector_bytes).fold(0, u64::saturating_add);
-    let mut shared = if mapping.file_stamp().is_some() { in_place } else { 0 };
+    let mut shared = if files.stamps().is_some() { in_place } else { 0 };
     if packed_mapped {
         shared = shared.saturating_add(packed);
     }
-    (packed.saturating_add(in_place).saturating_add(vectors), shared)
+    let parts = [packed, in_place, converted, vectors];
+    (parts.into_iter().fold(0, u64::saturating_add), shared)
 }
 
 /// Bytes of a tensor that is a vector, or the weights of a convolution, in f32.

@@ -6,7 +6,7 @@ mod architectures;
 use crate::kernels::quantized::Isa;
 use crate::load::LoadedModel;
 use crate::load_steps::LoadSteps;
-use crate::mapping::Mapping;
+use crate::model_files::ModelFiles;
 use crate::session::CandleSession;
 use crate::weights::Weights;
 use crate::{compute, load};
@@ -16,9 +16,7 @@ use exsa_core::SeqId;
 use exsa_core::backend::{KvType, LoadProgress, ModelSource, Session, SessionOptions};
 use exsa_core::batch::{Batch, Span};
 use exsa_core::error::LoadError;
-use exsa_core::gguf::Gguf;
 use exsa_models::ModelDescription;
-use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -28,12 +26,11 @@ fn loaded(name: &str, host: bool) -> Arc<LoadedModel> {
 
 fn load_model(name: &str, host: bool) -> Result<LoadedModel, LoadError> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/{name}.gguf"));
-    let mapping = Arc::new(Mapping::open(&ModelSource::file(path)).unwrap());
-    let gguf = Gguf::read(&mut Cursor::new(mapping.bytes())).unwrap();
-    let model = ModelDescription::read(&gguf, 1).unwrap();
+    let files = ModelFiles::open(&ModelSource::file(path)).unwrap();
+    let model = ModelDescription::read(files.gguf(), 1).unwrap();
     let (mut progress, team) = (LoadProgress::none(), compute::team(&Default::default()).unwrap());
     let steps = LoadSteps::new(&mut progress, 0).unwrap();
-    let weights = Weights::new(&gguf, mapping, Device::Cpu, host.then(Isa::detect), steps, team);
+    let weights = Weights::new(&files, Device::Cpu, host.then(Isa::detect), steps, team);
     load::load(model, weights)
 }
 

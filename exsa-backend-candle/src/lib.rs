@@ -28,6 +28,11 @@
 //! more. On the CPU, weights of every type that GGUF files have, mixed at will; over tensors on a device F32,
 //! F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K.
 //!
+//! A model is a GGUF, a split GGUF by any of its parts, or a folder of Hugging Face's form (`config.json`,
+//! `tokenizer.json`, `*.safetensors`) of the families llama, mistral, qwen2, qwen3, gemma2 and gemma3:
+//! `docs/model-files.md`. With [`LoadOptions::quantize`](exsa_core::backend::LoadOptions::quantize), matrices
+//! of floats are quantized while they are loaded.
+//!
 //! On the CPU, weights of most types are packed into memory of their own when a model is loaded; embeddings,
 //! and weights of the types that `docs/kernels.md` calls slow, stay in the mapped file: **the file must not
 //! change while its model is loaded**.
@@ -85,6 +90,7 @@ mod backend;
 pub mod bench_hooks;
 mod calibration;
 mod compute;
+mod converted;
 mod device;
 mod error;
 mod estimate;
@@ -99,6 +105,7 @@ mod load;
 mod load_steps;
 mod mapped_weights;
 mod mapping;
+mod model_files;
 mod packed_cache;
 mod packed_tensor;
 mod plan;

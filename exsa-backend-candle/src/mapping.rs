@@ -3,6 +3,7 @@
 use exsa_core::backend::ModelSource;
 use exsa_core::error::LoadError;
 use memmap2::{Mmap, MmapMut};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -13,8 +14,8 @@ const ALIGNMENT: usize = 8;
 pub(crate) enum Mapping {
     /// A mapped file, and the time of its last change, if the system knows it.
     Mapped(Mmap, Option<SystemTime>),
-    /// A copy of misaligned memory.
-    Copied(Mmap),
+    /// A copy of misaligned memory, or weights that were converted, of so many bytes.
+    Copied(Mmap, usize),
     /// Memory of the program.
     Static(&'static [u8]),
     /// Memory of the host.
@@ -26,16 +27,7 @@ impl Mapping {
     pub fn open(source: &ModelSource) -> Result<Self, LoadError> {
         exsa_core::model_info::check_source(source)?;
         match source {
-            ModelSource::File(path) => {
-                let io = |source| LoadError::Io { path: path.clone(), source };
-                let file = std::fs::File::open(path).map_err(io)?;
-                let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
-                // SAFETY: a mapping is undefined behaviour only if the file changes under it. Model files are
-                // read-only data that are replaced, not rewritten; the documentation of the backend asks for
-                // it.
-                let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-                Ok(Self::Mapped(map, modified))
-            }
+            ModelSource::File(path) => Self::file(path),
             ModelSource::Embedded(bytes) if is_aligned(bytes) => Ok(Self::Static(bytes)),
             ModelSource::Embedded(bytes) => Self::copy(bytes),
             ModelSource::Memory(bytes) if is_aligned(bytes) => Ok(Self::Shared(Arc::clone(bytes))),
@@ -47,16 +39,33 @@ impl Mapping {
         }
     }
 
+    /// Maps the file at `path`.
+    pub fn file(path: &Path) -> Result<Self, LoadError> {
+        let io = |source| LoadError::Io { path: path.to_owned(), source };
+        let file = std::fs::File::open(path).map_err(io)?;
+        let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
+        // SAFETY: a mapping is undefined behaviour only if the file changes under it. Model files are
+        // read-only data that are replaced, not rewritten; the documentation of the backend asks for it.
+        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        Ok(Self::Mapped(map, modified))
+    }
+
     fn copy(bytes: &[u8]) -> Result<Self, LoadError> {
-        let copy = MmapMut::map_anon(bytes.len().max(1)).and_then(|mut map| {
-            map[..bytes.len()].copy_from_slice(bytes);
+        Self::filled(bytes.len(), |copy| copy.copy_from_slice(bytes))
+    }
+
+    /// Memory of `len` bytes that `fill` fills.
+    pub fn filled(len: usize, fill: impl FnOnce(&mut [u8])) -> Result<Self, LoadError> {
+        let copy = MmapMut::map_anon(len.max(1)).and_then(|mut map| {
+            fill(&mut map[..len]);
             map.make_read_only()
         });
-        copy.map(Self::Copied).map_err(|_| LoadError::Memory {
-            what: "an aligned copy of the model",
-            needed: bytes.len() as u64,
+        let map = copy.map_err(|_| LoadError::Memory {
+            what: "weights in memory",
+            needed: len as u64,
             available: 0,
-        })
+        })?;
+        Ok(Self::Copied(map, len))
     }
 
     /// Tells the system that these bytes are not needed for now. They are read from the file again if they
@@ -89,14 +98,14 @@ impl Mapping {
     pub fn file_stamp(&self) -> Option<(u64, SystemTime)> {
         match self {
             Self::Mapped(map, modified) => modified.map(|modified| (map.len() as u64, modified)),
-            Self::Copied(_) | Self::Static(_) | Self::Shared(_) => None,
+            Self::Copied(..) | Self::Static(_) | Self::Shared(_) => None,
         }
     }
 
     /// Bytes that the host holds beside the source.
     pub fn copied_bytes(&self) -> u64 {
         match self {
-            Self::Copied(map) => map.len() as u64,
+            Self::Copied(_, len) => *len as u64,
             Self::Mapped(..) | Self::Static(_) | Self::Shared(_) => 0,
         }
     }
@@ -104,7 +113,8 @@ impl Mapping {
     /// All bytes.
     pub fn bytes(&self) -> &[u8] {
         match self {
-            Self::Mapped(map, _) | Self::Copied(map) => map,
+            Self::Mapped(map, _) => map,
+            Self::Copied(map, len) => &map[..*len],
             Self::Static(bytes) => bytes,
             Self::Shared(bytes) => bytes,
         }

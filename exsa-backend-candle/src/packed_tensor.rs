@@ -85,11 +85,3 @@ pub(crate) fn damaged(tensor: &TensorInfo) -> LoadError {
         problem: format!("its {} bytes at offset {} cannot be used", tensor.bytes, tensor.offset),
     }
 }
-
-/// Place of a tensor in the mapping of its file.
-pub(crate) fn place(tensor: &TensorInfo, mapping: &Mapping) -> Result<Range<usize>, LoadError> {
-    let number = |number: u64| usize::try_from(number).map_err(|_| damaged(tensor));
-    let start = number(tensor.offset)?;
-    let end = start.checked_add(number(tensor.bytes)?).filter(|end| *end <= mapping.bytes().len());
-    end.map(|end| start..end).ok_or_else(|| damaged(tensor))
-}

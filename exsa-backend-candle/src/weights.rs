@@ -13,8 +13,9 @@ use crate::layers::vector::Vector;
 use crate::load_steps::LoadSteps;
 use crate::mapped_weights::MappedRows;
 use crate::mapping::Mapping;
+use crate::model_files::ModelFiles;
 use crate::packed_cache::CachedMatrices;
-use crate::packed_tensor::{self, PackedTensor, damaged};
+use crate::packed_tensor::{PackedTensor, damaged};
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{Device, Tensor};
 use exsa_core::backend::Fingerprint;
@@ -24,6 +25,7 @@ use exsa_models::tensors::{self, ExpertProjection, Matrix, Projection};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::hint::black_box;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Bytes between two reports of progress.
@@ -34,7 +36,7 @@ const PAGE_BYTES: usize = 4096;
 
 /// Takes tensors out of a mapped GGUF and puts them on a device.
 pub(crate) struct Weights<'a, 'p> {
-    mapping: Arc<Mapping>,
+    files: &'a ModelFiles,
     device: Device,
     steps: LoadSteps<'a, 'p>,
     taken: BTreeSet<&'a str>,
@@ -51,20 +53,20 @@ pub(crate) struct Weights<'a, 'p> {
 }
 
 impl<'a, 'p> Weights<'a, 'p> {
-    /// The tensors of `gguf`, whose bytes are `mapping`, for passes on the host's kernels of `isa` or,
-    /// without, over tensors on `device`.
+    /// The tensors of `files`, for passes on the host's kernels of `isa` or, without, over tensors on
+    /// `device`.
     pub fn new(
-        gguf: &'a Gguf,
-        mapping: Arc<Mapping>,
+        files: &'a ModelFiles,
         device: Device,
         isa: Option<Isa>,
         steps: LoadSteps<'a, 'p>,
         team: Team,
     ) -> Self {
+        let gguf = files.gguf();
         let (taken, slow, fingerprint) = (BTreeSet::new(), BTreeSet::new(), Fingerprint::default());
         let packed = if isa.is_some() { packed_bytes(gguf) } else { 0 };
         let (memory, cached) = (Arena::new(packed), None);
-        Self { mapping, device, steps, taken, slow, fingerprint, isa, team, memory, cached }
+        Self { files, device, steps, taken, slow, fingerprint, isa, team, memory, cached }
     }
 
     /// Takes matrices from `cached` where it has them, in place of packing them.
@@ -82,9 +84,9 @@ impl<'a, 'p> Weights<'a, 'p> {
     fn matrix(&mut self, matrix: Matrix<'a>) -> Result<Arc<QTensor>, LoadError> {
         let Matrix { tensor, rows, columns } = matrix;
         let dtype = candle_dtype(tensor)?;
-        let (_, start, bytes) = self.table(tensor, rows, columns)?;
-        self.read_ahead(tensor, start, bytes)?;
-        let data = &self.mapping.bytes()[start..start + bytes];
+        let (_, mapping, place) = self.table(tensor, rows, columns)?;
+        let data = &mapping.bytes()[place];
+        self.read_ahead(tensor, data)?;
         // Candle reads blocks where they lie, which it wants aligned.
         if !(data.as_ptr() as usize).is_multiple_of(size_of::<f32>()) {
             return Err(damaged(tensor));
@@ -95,8 +97,8 @@ impl<'a, 'p> Weights<'a, 'p> {
 
     /// The values of `vector`, in f32.
     pub fn values(&mut self, vector: tensors::Vector<'a>) -> Result<Vec<f32>, LoadError> {
-        let (table, start, bytes) = self.table(vector.tensor, 1, vector.len)?;
-        self.read_ahead(vector.tensor, start, bytes)?;
+        let (table, mapping, place) = self.table(vector.tensor, 1, vector.len)?;
+        self.read_ahead(vector.tensor, &mapping.bytes()[place])?;
         let mut values = vec![0.0; vector.len];
         table.row(0, &mut values);
         Ok(values)
@@ -105,8 +107,8 @@ impl<'a, 'p> Weights<'a, 'p> {
     /// The values of `matrix`, in f32, row by row.
     pub fn matrix_values(&mut self, matrix: Matrix<'a>) -> Result<Vec<f32>, LoadError> {
         let Matrix { tensor, rows, columns } = matrix;
-        let (table, start, bytes) = self.table(tensor, rows, columns)?;
-        self.read_ahead(tensor, start, bytes)?;
+        let (table, mapping, place) = self.table(tensor, rows, columns)?;
+        self.read_ahead(tensor, &mapping.bytes()[place])?;
         let mut values = vec![0.0; rows * columns];
         values.chunks_exact_mut(columns).enumerate().for_each(|(row, values)| table.row(row, values));
         Ok(values)
@@ -155,8 +157,8 @@ impl<'a, 'p> Weights<'a, 'p> {
 
     /// Rows of `columns` values where they lie in the file, of a type without a packed form.
     fn wide(&mut self, tensor: &'a TensorInfo, rows: usize, columns: usize) -> Result<MappedRows, LoadError> {
-        let (weight, start, bytes) = self.table(tensor, rows, columns)?;
-        self.read_ahead(tensor, start, bytes)?;
+        let (weight, mapping, place) = self.table(tensor, rows, columns)?;
+        self.read_ahead(tensor, &mapping.bytes()[place])?;
         if self.slow.insert(tensor.dtype) {
             log::warn!(
                 "weights of type {} have no kernel of their own: products with them are several times slower \
@@ -170,9 +172,8 @@ impl<'a, 'p> Weights<'a, 'p> {
 
     /// The matrices of `tensor`, packed for our own products: from the packed cache where they are there.
     fn packed(&mut self, tensor: &'a TensorInfo, shape: MatrixShape) -> Result<PackedTensor, LoadError> {
-        let (start, bytes) = self.place(tensor)?;
-        let mapping = Arc::clone(&self.mapping);
-        let counts = self.take(tensor, &mapping.bytes()[start..start + bytes]);
+        let (mapping, place) = self.files.tensor(tensor, &mut self.team)?;
+        let counts = self.take(tensor, &mapping.bytes()[place.clone()]);
         let Self { steps, team, memory, cached, .. } = self;
         let mut done = |bytes: u64| if counts { steps.add(bytes) } else { steps.report() };
         if let Some(cached) = cached
@@ -180,8 +181,7 @@ impl<'a, 'p> Weights<'a, 'p> {
         {
             return Ok(matrix);
         }
-        let place = (&*mapping, start..start + bytes);
-        PackedTensor::pack(tensor, shape, place, team, memory, done)
+        PackedTensor::pack(tensor, shape, (&mapping, place), team, memory, done)
     }
 
     /// The embeddings `table`, to be multiplied by `scale`.
@@ -192,10 +192,9 @@ impl<'a, 'p> Weights<'a, 'p> {
         let Matrix { tensor, rows, columns } = table;
         // The table stays in the file: its pages come into memory with the rows that are read, and are not
         // there twice where the same tensor is a projection too.
-        let (table, start, bytes) = self.table(tensor, rows, columns)?;
-        let mapping = Arc::clone(&self.mapping);
-        if self.take(tensor, &mapping.bytes()[start..start + bytes]) {
-            self.steps.add(bytes as u64)?;
+        let (table, mapping, place) = self.table(tensor, rows, columns)?;
+        if self.take(tensor, &mapping.bytes()[place.clone()]) {
+            self.steps.add(place.len() as u64)?;
         }
         Ok(Embedding::host(Arc::new(table), scale))
     }
@@ -210,22 +209,17 @@ impl<'a, 'p> Weights<'a, 'p> {
         self.fingerprint
     }
 
-    /// A tensor as `rows` rows of `columns` values in the file, where it begins, and how many bytes it has.
+    /// A tensor as `rows` rows of `columns` values, and its place in a mapping.
     fn table(
-        &self,
+        &mut self,
         tensor: &TensorInfo,
         rows: usize,
         columns: usize,
-    ) -> Result<(MappedRows, usize, usize), LoadError> {
+    ) -> Result<(MappedRows, Arc<Mapping>, Range<usize>), LoadError> {
         check_type(tensor)?;
-        let (start, bytes) = self.place(tensor)?;
-        let table = MappedRows::new(&self.mapping, start, (rows, columns), tensor.dtype);
-        Ok((table.ok_or_else(|| damaged(tensor))?, start, bytes))
-    }
-
-    /// Start of a tensor in the mapping, and its length in bytes.
-    fn place(&self, tensor: &TensorInfo) -> Result<(usize, usize), LoadError> {
-        packed_tensor::place(tensor, &self.mapping).map(|place| (place.start, place.len()))
+        let (mapping, place) = self.files.tensor(tensor, &mut self.team)?;
+        let table = MappedRows::new(&mapping, place.start, (rows, columns), tensor.dtype);
+        Ok((table.ok_or_else(|| damaged(tensor))?, mapping, place))
     }
 
     /// Notes that a tensor is used, and its first and last bytes; false if it was used before.
@@ -243,9 +237,7 @@ impl<'a, 'p> Weights<'a, 'p> {
 
     /// Brings the bytes of a tensor into memory, so that progress is real and the first token does not wait
     /// for the disk.
-    fn read_ahead(&mut self, tensor: &'a TensorInfo, start: usize, bytes: usize) -> Result<(), LoadError> {
-        let mapping = Arc::clone(&self.mapping);
-        let data = &mapping.bytes()[start..start + bytes];
+    fn read_ahead(&mut self, tensor: &'a TensorInfo, data: &[u8]) -> Result<(), LoadError> {
         if !self.take(tensor, data) {
             return Ok(());
         }

@@ -192,7 +192,7 @@ impl InferenceBackend for LlamaCppBackend {
         options: &LoadOptions,
         progress: &mut LoadProgress<'_>,
     ) -> Result<Arc<dyn Model>, LoadError> {
-        let checked = source::open(source)?;
+        let checked = source::open_with(source, options)?;
         let tokenizer = exsa_core::tokenizer::load(checked.gguf.metadata())?;
         let pooling = PoolingFacts::of(&checked.gguf)?;
         let mut fingerprint = Fingerprinter::of(&checked)?;
@@ -226,7 +226,7 @@ impl InferenceBackend for LlamaCppBackend {
     ) -> Result<MemoryEstimate, LoadError> {
         let Self { model, context, adapters } = self;
         let wanted = Wanted { model, context, adapters, load, session };
-        estimate::estimate(&source::open(source)?, &wanted)
+        estimate::estimate(&source::open_with(source, load)?, &wanted)
     }
 }
 

@@ -41,6 +41,10 @@ impl Fingerprinter {
                 }
             }
         }
+        // Another base of RoPE gives other answers of the same weights.
+        for item in &checked.overrides {
+            fingerprint.0.update(item.to_string().as_bytes());
+        }
         Ok(fingerprint)
     }
 

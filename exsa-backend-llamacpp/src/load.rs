@@ -41,7 +41,13 @@ fn open(
     let devices = device::choose(options.device.as_deref())?;
     let bytes = checked.info.weights_bytes;
     progress.report(0, bytes)?;
-    let settings = ModelSettings { options: model_options, devices: devices.as_deref(), bytes, dry_run };
+    let settings = ModelSettings {
+        options: model_options,
+        devices: devices.as_deref(),
+        overrides: &checked.overrides,
+        bytes,
+        dry_run,
+    };
     let weights = match &checked.bytes {
         Bytes::Files(paths) => Weights::Files(paths),
         Bytes::Memory(bytes) => Weights::Memory(bytes),

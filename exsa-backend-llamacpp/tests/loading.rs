@@ -139,3 +139,67 @@ fn many_at_once() {
         }
     });
 }
+
+#[test]
+fn a_split_model_is_the_whole_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = LlamaCppBackend::new();
+    let options = SessionOptions::new().sequences(1).context_tokens(64);
+    for name in ["llama-f32", "gemma3-f32"] {
+        let whole = data(&format!("{name}.gguf"));
+        let expected = feed(&mut *session(&load(whole.clone())), 0, 0, &[1, 50, 300, 7], 4);
+        let paths = edit_of(name).write_split(folder.path(), name, 3).unwrap();
+        for path in &paths {
+            let model = load(path.clone());
+            assert_eq!(feed(&mut *session(&model), 0, 0, &[1, 50, 300, 7], 4), expected, "{name}");
+            assert_eq!(model.info(), load(whole.clone()).info());
+        }
+        let estimate =
+            |path| backend.estimate(&ModelSource::file(path), &LoadOptions::new(), &options).unwrap();
+        let (split, whole) = (estimate(&paths[1]), estimate(&whole));
+        assert_eq!((split.kv, split.scratch), (whole.kv, whole.scratch));
+        let renamed: Vec<_> = (0..3).map(|part| folder.path().join(format!("{name}.{part}"))).collect();
+        paths.iter().zip(&renamed).for_each(|(from, to)| std::fs::rename(from, to).unwrap());
+        try_load(&ModelSource::Files(renamed)).unwrap();
+    }
+    let paths = edit_of("llama-f32").write_split(folder.path(), "big", 3).unwrap();
+    std::fs::remove_file(&paths[2]).unwrap();
+    let error = try_load(&ModelSource::file(&paths[0])).unwrap_err();
+    says(&error, &["big-00003-of-00003.gguf", "part 3 of 3", "missing"]);
+    std::fs::copy(&paths[1], &paths[2]).unwrap();
+    says(&try_load(&ModelSource::file(&paths[0])).unwrap_err(), &["big-00003-of-00003.gguf", "part 2"]);
+}
+
+#[test]
+fn metadata_are_overridden() {
+    let backend = LlamaCppBackend::new();
+    let source = ModelSource::file(data("llama-f32.gguf"));
+    let with = |options: &LoadOptions| backend.load(&source, options, &mut LoadProgress::none());
+    let logits = |model| feed(&mut *session(&model), 0, 0, &[1, 50, 300, 7], 4);
+    let by_file = edit_of("llama-f32").set("llama.rope.freq_base", Value::F32(500.0)).load(&backend).unwrap();
+    let options = LoadOptions::new()
+        .metadata_override("llama.rope.freq_base", 500.0)
+        .metadata_override("llama.context_length", 64)
+        .metadata_override("general.name", "renamed")
+        .metadata_override("tokenizer.ggml.add_bos_token", false);
+    let changed = with(&options).unwrap();
+    let info = changed.info();
+    assert_eq!((info.name.as_str(), info.n_ctx), ("renamed", 64));
+    assert!(!changed.tokenizer().special().add_bos);
+    let plain = with(&LoadOptions::new()).unwrap();
+    assert_ne!(changed.fingerprint(), plain.fingerprint());
+    let (changed, plain) = (logits(changed), logits(plain));
+    assert_ne!(changed, plain);
+    assert_eq!(changed, logits(by_file));
+    let refused = |options: &LoadOptions| with(options).err().unwrap();
+    says(
+        &refused(&LoadOptions::new().metadata_override("llama.block_count", 2.5)),
+        &["llama.block_count=float:2.5", "u32"],
+    );
+    // Checks of the header see the host's values.
+    says(
+        &refused(&LoadOptions::new().metadata_override("llama.block_count", 100_000)),
+        &["llama.block_count", "512"],
+    );
+    says(&refused(&LoadOptions::new().quantize(exsa_core::gguf::GgmlType::Q8_0)), &["quantize", "llama.cpp"]);
+}

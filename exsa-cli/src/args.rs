@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
+use exsa::core::model_file::MetadataOverride;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
@@ -82,6 +83,13 @@ pub(crate) struct EngineArgs {
     /// Element type of the KV cache: f32, f16, q8_0 [default: f16]
     #[arg(long, value_name = "TYPE")]
     pub kv_type: Option<String>,
+    /// Metadata in place of the file's, such as llama.rope.freq_base=float:1e6; types are int, float, bool
+    /// and str; may be given several times
+    #[arg(long, value_name = "KEY=TYPE:VALUE")]
+    pub override_kv: Vec<MetadataOverride>,
+    /// Type that matrices of F32, F16 and BF16 are quantized to while they are loaded: Q8_0, Q4_K and others
+    #[arg(long, value_name = "TYPE")]
+    pub quantize: Option<String>,
 }
 
 #[derive(Clone, Debug, ClapArgs)]

@@ -3,11 +3,11 @@
 use crate::args::EngineArgs;
 use crate::error::CliError;
 use crate::hub;
-use exsa::core::gguf::Gguf;
+use exsa::core::gguf::{GgmlType, Gguf};
+use exsa::core::model_file::ModelFile;
 use exsa::{Engine, EngineBuilder, InferenceBackend, KvType, ModelSource};
 use exsa_hub::Source;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::Cursor;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -42,17 +42,9 @@ pub(crate) fn file(name: &str) -> Result<PathBuf, CliError> {
 
 /// Reads the header of a model.
 pub(crate) fn header(name: &str) -> Result<Gguf, CliError> {
-    let source = source(name)?;
-    exsa::core::model_info::check_source(&source)?;
-    let gguf = match source {
-        ModelSource::Embedded(bytes) => Gguf::read(&mut Cursor::new(bytes)),
-        _ => {
-            let path = file(name)?;
-            let file = std::fs::File::open(&path).map_err(|error| CliError::file(&path, error))?;
-            Gguf::read(&mut std::io::BufReader::new(file))
-        }
-    };
-    gguf.map_err(|error| CliError::Other(format!("{name}: {error}")))
+    let file =
+        ModelFile::open(&source(name)?).map_err(|error| CliError::Other(format!("{name}: {error}")))?;
+    Ok(file.gguf().clone())
 }
 
 /// Creates a builder with the options of the command line.
@@ -72,6 +64,16 @@ pub(crate) fn builder(args: &EngineArgs) -> Result<EngineBuilder, CliError> {
     }
     if let Some(name) = &args.kv_type {
         builder = builder.kv_type(kv_type(name)?);
+    }
+    for item in &args.override_kv {
+        builder = builder.metadata_override(&item.key, item.value.clone());
+    }
+    if let Some(name) = &args.quantize {
+        let dtype = GgmlType::from_name(name);
+        let unknown = || {
+            CliError::Usage(format!("there is no type '{name}' of weights; there are Q8_0, Q4_K and others"))
+        };
+        builder = builder.quantize(dtype.ok_or_else(unknown)?);
     }
     Ok(builder)
 }

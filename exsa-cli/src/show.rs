@@ -64,7 +64,7 @@ fn facts(
         ("architecture", visible(&info.architecture)),
         ("parameters", info.parameters.to_string()),
         ("quantization", info.quantization.clone()),
-        ("file", format!("{}, GGUF version {}", bytes(gguf.file_len()), gguf.version())),
+        ("file", file(gguf)),
         ("context", format!("{} tokens", info.n_ctx)),
         ("layers, width", format!("{}, {}", info.n_layer, info.n_embd)),
         ("vocabulary", format!("{} tokens", info.n_vocab)),
@@ -89,6 +89,18 @@ fn facts(
         Err(error) => ("memory", format!("no estimate: {error}")),
     });
     facts
+}
+
+/// Bytes and format of the model's files.
+fn file(gguf: &Gguf) -> String {
+    let format = match gguf.version() {
+        0 => "safetensors".to_owned(),
+        version => format!("GGUF version {version}"),
+    };
+    match gguf.files().len() {
+        0 | 1 => format!("{}, {format}", bytes(gguf.file_len())),
+        files => format!("{} in {files} files, {format}", bytes(gguf.file_len())),
+    }
 }
 
 #[derive(Clone, Copy, Default)]

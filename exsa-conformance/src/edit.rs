@@ -4,6 +4,7 @@ use exsa_core::backend::{InferenceBackend, LoadOptions, LoadProgress, Model, Mod
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{GgmlType, Gguf, GgufError, GgufWriter, Value};
 use std::io::Cursor;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Metadata and tensors of a GGUF. [`set`](Self::set) and the methods beside it change a
@@ -126,6 +127,40 @@ impl Edit {
         let writer = self.metadata.iter().fold(writer, |w, (key, value)| w.key(key, value.clone()));
         let add = |w: GgufWriter, t: &Tensor| w.tensor(&t.name, &t.shape, t.dtype, t.data.clone());
         self.tensors.iter().fold(writer, add).to_bytes()
+    }
+
+    /// Assembles a split model of `parts` files, as llama.cpp's `gguf-split` does: metadata are in the first,
+    /// and tensors are dealt out in their order, as many to each.
+    pub fn split(&self, parts: usize) -> Vec<Vec<u8>> {
+        let parts = parts.max(1);
+        let each = self.tensors.len().div_ceil(parts).max(1);
+        let part = |index: usize| {
+            let mut part = Self::default();
+            if index == 0 {
+                part.metadata.clone_from(&self.metadata);
+            }
+            part.tensors = self.tensors.iter().skip(index * each).take(each).cloned().collect();
+            part.set("split.no", Value::U16(index as u16))
+                .set("split.count", Value::U16(parts as u16))
+                .set("split.tensors.count", Value::I32(self.tensors.len() as i32))
+                .bytes()
+        };
+        (0..parts).map(part).collect()
+    }
+
+    /// Writes the files of [`split`](Self::split) into `folder`, called `{stem}-00001-of-00003.gguf` and so
+    /// on.
+    ///
+    /// # Errors
+    ///
+    /// Those of writing.
+    pub fn write_split(&self, folder: &Path, stem: &str, parts: usize) -> std::io::Result<Vec<PathBuf>> {
+        let files = (1..).zip(self.split(parts));
+        let write = |(number, bytes): (usize, Vec<u8>)| {
+            let path = folder.join(format!("{stem}-{number:05}-of-{parts:05}.gguf"));
+            std::fs::write(&path, bytes).map(|()| path)
+        };
+        files.map(write).collect()
     }
 
     /// Assembles the file in memory.

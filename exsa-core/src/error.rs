@@ -40,6 +40,14 @@ pub enum LoadError {
         /// Names of GGUF files in it, some of them if there are many.
         files: Vec<String>,
     },
+    /// A folder of Hugging Face's form is damaged, or holds what is not supported.
+    #[error("{}: {problem}", path.display())]
+    ModelFolder {
+        /// The folder.
+        path: PathBuf,
+        /// The file in it, the problem, and the values that are allowed.
+        problem: String,
+    },
     /// The file is a valid GGUF file, but not a model.
     #[error("the file holds {what}, not a model: {advice}")]
     NotAModel {

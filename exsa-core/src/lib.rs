@@ -37,6 +37,7 @@ pub mod error;
 pub mod finish;
 pub mod generator;
 pub mod gguf;
+pub mod model_file;
 pub mod model_info;
 mod options;
 mod overflow;
@@ -45,6 +46,8 @@ pub mod prompt_cache;
 #[cfg(feature = "registry")]
 pub mod registry;
 pub mod request;
+#[cfg(any(feature = "peft", feature = "safetensors"))]
+mod safetensors;
 pub mod sampler;
 #[doc(hidden)]
 pub mod schedule;

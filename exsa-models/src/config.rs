@@ -155,7 +155,13 @@ impl Config {
             format!("the key_length {head_dim}")
         })?;
         let rope = keys.rope(head_dim, n_ctx)?;
-        let (window, window_pattern) = keys.window(architecture.windows, n_layer)?;
+        let (mut window, window_pattern) = keys.window(architecture.windows, n_layer)?;
+        // Files from before the key was known.
+        let default = architecture.windows_by_size.iter().find(|size| size[..2] == [n_layer, n_ctx]);
+        let key = format!("{}.attention.sliding_window", architecture.name);
+        if let Some(size) = default.filter(|_| metadata.get_value(&key).is_none()) {
+            window = Some(size[2]);
+        }
         if architecture.rope_layers == RopeLayers::SlidingWindow {
             keys.check("attention.sliding_window", 0, window.is_some(), || "1 or more".into())?;
         }
@@ -323,5 +329,64 @@ impl Config {
             (true, true) => LayerRope::SlidingWindow,
             (true, false) => LayerRope::Global,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use exsa_core::gguf::{Array, Gguf, GgufWriter, Value};
+    use std::io::Cursor;
+
+    fn config(
+        architecture: &str,
+        n_layer: u32,
+        n_ctx: u32,
+        more: &[(&str, Value)],
+    ) -> Result<Config, LoadError> {
+        let numbers = [
+            ("embedding_length", 64),
+            ("context_length", n_ctx),
+            ("block_count", n_layer),
+            ("feed_forward_length", 32),
+        ];
+        let mut writer = GgufWriter::new()
+            .key("general.architecture", Value::Str(architecture.into()))
+            .key(&format!("{architecture}.attention.layer_norm_rms_epsilon"), Value::F32(1e-5))
+            .key(&format!("{architecture}.attention.head_count"), Value::U32(8));
+        for (key, number) in numbers {
+            writer = writer.key(&format!("{architecture}.{key}"), Value::U32(number));
+        }
+        for (key, value) in more {
+            writer = writer.key(&format!("{architecture}.{key}"), value.clone());
+        }
+        let gguf = Gguf::read(&mut Cursor::new(writer.to_bytes())).unwrap();
+        Config::from_metadata(gguf.metadata())
+    }
+
+    #[test]
+    fn lists_of_equal_numbers_are_one_number() {
+        let heads = |list: Vec<u32>| {
+            config("llama", 5, 64, &[("attention.head_count_kv", Value::Array(Array::U32(list)))])
+        };
+        assert_eq!(heads(vec![4; 5]).unwrap().n_head_kv, 4);
+        let text = heads(vec![4, 4, 4, 2, 4]).unwrap_err().to_string();
+        assert!(text.contains("4 and 2") && text.contains("llama.cpp"), "{text}");
+        let text = heads(vec![4; 4]).unwrap_err().to_string();
+        assert!(text.contains("4 numbers") && text.contains("5, one for each layer"), "{text}");
+        let text = heads(Vec::new()).unwrap_err().to_string();
+        assert!(text.contains("0 numbers"), "{text}");
+    }
+
+    #[test]
+    fn early_files_of_phi3_have_a_window() {
+        let window =
+            |n_layer, n_ctx, more: &[(&str, Value)]| config("phi3", n_layer, n_ctx, more).unwrap().window(0);
+        assert_eq!(window(32, 4096, &[]), Some(2047));
+        assert_eq!(window(40, 4096, &[]), Some(2047));
+        assert_eq!(window(32, 131_072, &[]), None);
+        assert_eq!(window(32, 4096, &[("attention.sliding_window", Value::U32(0))]), None);
+        assert_eq!(window(32, 4096, &[("attention.sliding_window", Value::U32(100))]), Some(100));
+        assert_eq!(config("llama", 32, 4096, &[]).unwrap().window(0), None);
     }
 }

@@ -58,13 +58,39 @@ impl Keys<'_> {
         Err(LoadError::Unsupported { what: format!("{} = {value}", self.name(key)), supported: supported() })
     }
 
+    /// The number that a list gives for every layer alike; `None` where the value is no list.
+    fn same_in_all_layers(&self, key: &str) -> Result<Option<u64>, LoadError> {
+        let name = self.name(key);
+        let Some(Value::Array(_)) = self.metadata.get_value(&name) else { return Ok(None) };
+        let values: Vec<u64> = self.metadata.require(&name)?;
+        let n_layer = self.get::<u64>("block_count")?.unwrap_or(0);
+        self.check(
+            key,
+            format_args!("a list of {} numbers", values.len()),
+            values.len() as u64 == n_layer,
+            || format!("a number, or {n_layer}, one for each layer"),
+        )?;
+        let first = values.first().copied();
+        let other = values.iter().find(|value| Some(**value) != first);
+        self.check(
+            key,
+            format_args!("{} and {}", first.unwrap_or(0), other.copied().unwrap_or(0)),
+            other.is_none(),
+            || "the same number for all layers; the llama.cpp backend runs models whose layers differ".into(),
+        )?;
+        Ok(first)
+    }
+
     pub fn size(
         &self,
         key: &str,
         range: &RangeInclusive<usize>,
         default: Option<usize>,
     ) -> Result<usize, LoadError> {
-        let value: u64 = self.get_or(key, default.map(|value| value as u64))?;
+        let value: u64 = match self.same_in_all_layers(key)? {
+            Some(value) => value,
+            None => self.get_or(key, default.map(|value| value as u64))?,
+        };
         let size = usize::try_from(value).ok().filter(|size| range.contains(size));
         self.check(key, value, size.is_some(), || format!("{} to {}", range.start(), range.end()))?;
         Ok(size.unwrap_or_default())

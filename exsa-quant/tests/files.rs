@@ -374,3 +374,16 @@ fn a_real_file_has_the_layout_of_llama_cpp() {
         assert_eq!(gguf.tensors().len(), reference.tensors().len());
     }
 }
+
+#[test]
+fn a_part_of_a_split_model_is_refused() {
+    let input = GgufWriter::new()
+        .key("general.architecture", Value::Str("llama".into()))
+        .key("split.no", Value::U16(1))
+        .key("split.count", Value::U16(3))
+        .to_bytes();
+    let options = QuantizeOptions::new(Mixture::Q8_0);
+    let error = quantize_gguf(&mut Cursor::new(input), Vec::new(), &options, |_| ControlFlow::Continue(()));
+    let text = error.unwrap_err().to_string();
+    assert!(text.contains("part 2 of 3"), "{text}");
+}

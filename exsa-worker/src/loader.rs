@@ -55,6 +55,12 @@ impl WorkerLoader {
         load: &LoadOptions,
         engine: &EngineOptions,
     ) -> Result<WorkerPoolOptions, LoadError> {
+        if !load.metadata_overrides.is_empty() || load.quantize.is_some() {
+            return Err(LoadError::Unsupported {
+                what: "metadata overrides and quantization while loading, for worker processes".into(),
+                supported: "a model in the process itself".into(),
+            });
+        }
         let ModelSource::File(path) = source else {
             return Err(LoadError::Unsupported {
                 what: "a model in memory, for worker processes".into(),

@@ -6,6 +6,8 @@ use exsa_core::backend::{
     ThreadOptions,
 };
 use exsa_core::error::LoadError;
+use exsa_core::gguf::GgmlType;
+use exsa_core::model_file::OverrideValue;
 use exsa_core::speculate::DraftModelSource;
 use exsa_core::{EngineOptions, Mode};
 use std::fmt;
@@ -21,6 +23,8 @@ type Progress = Box<dyn FnMut(u64, u64) -> bool + Send>;
 /// | [`backend`](Self::backend) | candle if the feature is enabled, else llama.cpp |
 /// | [`device`](Self::device) | the first device of the backend |
 /// | [`packed_cache`](Self::packed_cache) | none |
+/// | [`metadata_override`](Self::metadata_override) | none |
+/// | [`quantize`](Self::quantize) | types of the file |
 /// | [`threads`](Self::threads) | one per physical core available to the process |
 /// | [`context_tokens`](Self::context_tokens) | context length of the model |
 /// | [`sequences`](Self::sequences) | 16 |
@@ -80,6 +84,26 @@ impl EngineBuilder {
     /// ```
     pub fn packed_cache(mut self, cache: impl Into<Option<PackedCache>>) -> Self {
         self.load.packed_cache = cache.into();
+        self
+    }
+
+    /// Sets the value of a metadata key in place of the file's, as llama.cpp's `--override-kv`.
+    pub fn metadata_override(mut self, key: impl Into<String>, value: impl Into<OverrideValue>) -> Self {
+        self.load = self.load.metadata_override(key, value);
+        self
+    }
+
+    /// Sets the type that matrices of F32, F16 and BF16 are quantized to while they are loaded.
+    ///
+    /// ```no_run
+    /// use exsa::Engine;
+    /// use exsa::core::gguf::GgmlType;
+    ///
+    /// let engine = Engine::builder().quantize(GgmlType::Q8_0).load("SmolLM2-135M-Instruct")?;
+    /// # Ok::<(), exsa::Error>(())
+    /// ```
+    pub fn quantize(mut self, dtype: impl Into<Option<GgmlType>>) -> Self {
+        self.load = self.load.quantize(dtype);
         self
     }
 

@@ -14,6 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "tools" => tools()?,
         "adapter" => adapter(),
         "audit" => audit(),
+        "folder" => folder(),
         "config" => config(),
         "remote" => remote(),
         "worker" => worker()?,
@@ -61,6 +62,25 @@ fn adapter() -> Vec<(String, Vec<u8>)> {
         .to_bytes();
     let seeds = [("config", 0u8, &config[..]), ("safetensors", 1, &safetensors[..]), ("gguf", 2, &gguf[..])];
     seeds.map(|(name, choice, bytes)| (name.to_owned(), [&[choice][..], bytes].concat())).to_vec()
+}
+
+/// A file of each kind.
+fn folder() -> Vec<(String, Vec<u8>)> {
+    let config = br#"{"model_type":"gemma3_text","hidden_size":8,"num_hidden_layers":2,"num_attention_heads":2,
+        "num_key_value_heads":1,"head_dim":4,"intermediate_size":4,"vocab_size":3,"query_pre_attn_scalar":4,
+        "sliding_window":4,"layer_types":["sliding_attention","full_attention"],
+        "rope_parameters":{"rope_type":"llama3","factor":8,"low_freq_factor":1,"high_freq_factor":4,
+        "original_max_position_embeddings":16}}"#;
+    let tokenizer = r#"{"normalizer":{"type":"Sequence","normalizers":[{"type":"Prepend","prepend":"▁"},
+        {"type":"Replace","pattern":{"String":" "},"content":"▁"}]},"added_tokens":[{"id":0,"content":"<s>",
+        "special":true}],"model":{"type":"BPE","byte_fallback":true,"vocab":{"<s>":0,"▁":1,"a":2,"▁a":3},
+        "merges":[["▁","a"]]}}"#;
+    let header = br#"{"model.norm.weight":{"dtype":"BF16","shape":[8],"data_offsets":[0,16]}}"#;
+    let weights = [&(header.len() as u64).to_le_bytes()[..], header, &[0; 16]].concat();
+    let index = br#"{"weight_map":{"model.norm.weight":"model.safetensors"}}"#;
+    let seeds = [&config[..], tokenizer.as_bytes(), &weights, index];
+    let name = |choice: usize| format!("file-{choice}");
+    seeds.into_iter().enumerate().map(|(choice, bytes)| (name(choice), [&[choice as u8][..], bytes].concat())).collect()
 }
 
 /// The commented example, whole and by section.

@@ -1,15 +1,15 @@
 //! The model that a packed file was made of.
 
-use crate::mapping::Mapping;
+use crate::model_files::ModelFiles;
 use exsa_core::backend::Fingerprint;
-use exsa_core::gguf::Gguf;
 use std::time::{Duration, SystemTime};
 
 /// Bytes at both ends of a tensor that identify it.
 const SAMPLE: usize = 64;
 
-/// Identity of a model's file and of its state after a change: length, time of modification, and
-/// a hash of the header (metadata and tensors) and of the first and last bytes of each tensor.
+/// Identity of a model's files and of their state after a change: lengths, times of modification, and a hash
+/// of the headers (metadata and tensors), of the first and last bytes of each tensor, and of what is done to
+/// them while loading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ModelIdentity {
     pub file_bytes: u64,
@@ -19,22 +19,30 @@ pub(crate) struct ModelIdentity {
 }
 
 impl ModelIdentity {
-    /// The identity of the model `gguf`, whose bytes are `mapping`; `None` if it is no file, or one without a
-    /// time.
-    pub fn of(gguf: &Gguf, mapping: &Mapping) -> Option<Self> {
-        let (file_bytes, modified) = mapping.file_stamp()?;
-        let bytes = mapping.bytes();
-        let place = |at: u64| usize::try_from(at).ok().map(|at| at.min(bytes.len()));
-        let header = gguf.tensors().iter().map(|tensor| tensor.offset).min().and_then(place)?;
+    /// The identity of the model of `files`; `None` if it is no file, or one without a time.
+    pub fn of(files: &ModelFiles) -> Option<Self> {
+        let stamps = files.stamps()?;
+        let gguf = files.gguf();
+        if gguf.tensors().is_empty() {
+            return None;
+        }
         let mut content = Fingerprint::default();
-        content.update(&bytes[..header]);
+        files.headers().for_each(|header| content.update(header));
         for tensor in gguf.tensors() {
-            let (start, end) = (place(tensor.offset)?, place(tensor.offset.checked_add(tensor.bytes)?)?);
-            let data = bytes.get(start..end)?;
+            let data = files.stored(tensor)?;
             content.update(&data[..data.len().min(SAMPLE)]);
             content.update(&data[data.len().saturating_sub(SAMPLE)..]);
         }
-        Some(Self { file_bytes, modified: nanoseconds(modified), content })
+        for conversion in files.conversions() {
+            content.update(conversion.as_bytes());
+        }
+        let (&(_, first), rest) = stamps.split_first()?;
+        for &(len, modified) in rest {
+            content.update(&len.to_le_bytes());
+            content.update(&nanoseconds(modified).to_le_bytes());
+        }
+        let file_bytes = stamps.iter().map(|(len, _)| *len).fold(0, u64::saturating_add);
+        Some(Self { file_bytes, modified: nanoseconds(first), content })
     }
 }
 

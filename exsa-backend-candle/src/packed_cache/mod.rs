@@ -34,10 +34,9 @@ pub(crate) use file::PackedFile;
 
 use crate::kernels::memory::team::Team;
 use crate::load_steps::LoadSteps;
-use crate::mapping::Mapping;
+use crate::model_files::ModelFiles;
 use exsa_core::backend::{PackedCache, PackedCheck};
 use exsa_core::error::LoadError;
-use exsa_core::gguf::Gguf;
 use file::Refusal;
 use identity::ModelIdentity;
 use layout::PackedLayout;
@@ -45,16 +44,17 @@ use std::path::Path;
 use std::sync::Arc;
 use writer::WriteError;
 
-/// The packed file of the model `gguf`, whose file at `model` is `mapping`: the one that is there, else one
+/// The packed file of the model of `files`, whose first file is at `model`: the one that is there, else one
 /// that is written now. `None` where there is none to be had, for a reason that is logged.
 pub(crate) fn obtain(
     cache: &PackedCache,
     model: &Path,
-    (gguf, mapping): (&Gguf, &Mapping),
+    files: &ModelFiles,
     team: &mut Team,
     steps: &mut LoadSteps<'_, '_>,
 ) -> Result<Option<PackedFile>, LoadError> {
-    let layout = ModelIdentity::of(gguf, mapping).and_then(|identity| PackedLayout::new(gguf, &identity));
+    let identity = ModelIdentity::of(files);
+    let layout = identity.and_then(|identity| PackedLayout::new(files.gguf(), &identity));
     let Some(layout) = layout else { return Ok(None) };
     let (path, layout) = (cache.file(model), Arc::new(layout));
     let mut is_damaged = false;
@@ -75,7 +75,7 @@ pub(crate) fn obtain(
     }
     // Another process may have written it meanwhile.
     let is_there = || !is_damaged && PackedFile::open(&path, &layout).is_ok();
-    let written = writer::write(&path, &layout, (gguf, mapping), team, steps, is_there);
+    let written = writer::write(&path, &layout, files, team, steps, is_there);
     steps.end_phase();
     match written {
         Ok(()) => log::info!("packed weights are in {}", path.display()),

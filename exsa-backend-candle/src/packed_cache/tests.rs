@@ -6,11 +6,10 @@ use super::layout::{BLOCK, PackedLayout};
 use super::obtain;
 use crate::kernels::memory::team::Team;
 use crate::load_steps::LoadSteps;
-use crate::mapping::Mapping;
+use crate::model_files::ModelFiles;
 use exsa_core::backend::{LoadProgress, ModelSource, PackedCache};
-use exsa_core::gguf::Gguf;
 use std::fs;
-use std::io::{Cursor, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -24,15 +23,13 @@ struct Packed {
     layout: Arc<PackedLayout>,
 }
 
-fn read(model: &Path) -> (Mapping, Gguf) {
-    let mapping = Mapping::open(&ModelSource::file(model)).unwrap();
-    let gguf = Gguf::read(&mut Cursor::new(mapping.bytes())).unwrap();
-    (mapping, gguf)
+fn read(model: &Path) -> ModelFiles {
+    ModelFiles::open(&ModelSource::file(model)).unwrap()
 }
 
 fn layout_of(model: &Path) -> PackedLayout {
-    let (mapping, gguf) = read(model);
-    PackedLayout::new(&gguf, &ModelIdentity::of(&gguf, &mapping).unwrap()).unwrap()
+    let files = read(model);
+    PackedLayout::new(files.gguf(), &ModelIdentity::of(&files).unwrap()).unwrap()
 }
 
 fn packed(name: &str) -> Packed {
@@ -40,11 +37,11 @@ fn packed(name: &str) -> Packed {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
     let model = folder.path().join("model.gguf");
     fs::copy(data, &model).unwrap();
-    let (mapping, gguf) = read(&model);
+    let files = read(&model);
     let (mut progress, mut team) = (LoadProgress::none(), Team::new(2).unwrap());
     let mut steps = LoadSteps::new(&mut progress, 0).unwrap();
     let cache = PackedCache::beside_model();
-    obtain(&cache, &model, (&gguf, &mapping), &mut team, &mut steps).unwrap().unwrap();
+    obtain(&cache, &model, &files, &mut team, &mut steps).unwrap().unwrap();
     let layout = Arc::new(layout_of(&model));
     Packed { path: cache.file(&model), _folder: folder, model, layout }
 }
@@ -155,7 +152,8 @@ fn every_part_of_the_identity_is_in_the_header() {
     };
     assert_ne!(with(&[&bytes[..], &[0; 32]].concat()), first, "another length");
     // The name of the model, which changes nothing that is packed.
-    let (_, gguf) = read(&packed.model);
+    let files = read(&packed.model);
+    let gguf = files.gguf();
     let name = gguf.metadata().iter().find_map(|(key, _)| (key == "general.name").then_some(key.len()));
     let at = bytes.windows(12).position(|window| window == b"general.name").unwrap() + name.unwrap() + 12;
     let mut other = bytes.clone();

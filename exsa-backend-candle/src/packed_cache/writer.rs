@@ -5,10 +5,9 @@ use super::layout::{PackedEntry, PackedLayout};
 use crate::kernels::memory::pages::Arena;
 use crate::kernels::memory::team::Team;
 use crate::load_steps::LoadSteps;
-use crate::mapping::Mapping;
-use crate::packed_tensor::{self, PackedTensor};
+use crate::model_files::ModelFiles;
+use crate::packed_tensor::PackedTensor;
 use exsa_core::error::LoadError;
-use exsa_core::gguf::Gguf;
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -41,16 +40,17 @@ impl From<LoadError> for WriteError {
     }
 }
 
-/// Writes the packed file of `gguf`, whose bytes are `mapping`, to `path`. Waits while another process does,
-/// and ends if `is_there` then.
+/// Writes the packed file of the model of `files` to `path`. Waits while another process does, and ends if
+/// `is_there` then.
 pub(super) fn write(
     path: &Path,
     layout: &PackedLayout,
-    (gguf, mapping): (&Gguf, &Mapping),
+    files: &ModelFiles,
     team: &mut Team,
     steps: &mut LoadSteps<'_, '_>,
     is_there: impl Fn() -> bool,
 ) -> Result<(), WriteError> {
+    let gguf = files.gguf();
     let read = |name: &String| gguf.tensor(name).map_or(0, |tensor| tensor.bytes);
     steps.begin_phase(layout.order.iter().map(read).sum());
     let mut file = Temporary::lock(path, steps)?;
@@ -60,7 +60,8 @@ pub(super) fn write(
     let mut sums = Vec::with_capacity(layout.blocks);
     for name in &layout.order {
         let (Some(tensor), Some(entry)) = (gguf.tensor(name), layout.entries.get(name)) else { continue };
-        let place = (mapping, packed_tensor::place(tensor, mapping)?);
+        let (mapping, place) = files.tensor(tensor, team)?;
+        let place = (&*mapping, place);
         // Memory of this matrix alone, until it is written.
         let memory = &mut Arena::new(entry.bytes.len());
         let packed = PackedTensor::pack(tensor, entry.shape, place, team, memory, |bytes| steps.add(bytes))?;

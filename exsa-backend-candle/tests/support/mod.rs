@@ -1,7 +1,8 @@
 //! Shared by the integration tests: the micro models, and sessions with exact keys and values.
-#![allow(dead_code, unused_imports, clippy::unwrap_used)]
+#![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::panic)]
 
 mod architectures;
+pub mod folder;
 
 pub use architectures::{ARCHITECTURES, MIXTURES, RECURRENT};
 

@@ -10,6 +10,7 @@ mod callback;
 mod context;
 mod device;
 mod file;
+mod kv_override;
 mod memory;
 mod model;
 mod path;

@@ -3,11 +3,13 @@
 use super::adapter::Adapters;
 use super::device::Device;
 use super::file::MemoryFile;
+use super::kv_override::kv_overrides;
 use super::path::c_path;
 use crate::log;
 use crate::options::{ModelOptions, SplitMode};
 use exsa_core::backend::{LoadProgress, Pooling};
 use exsa_core::error::LoadError;
+use exsa_core::model_file::MetadataOverride;
 use llama_cpp_sys_2 as sys;
 use std::any::Any;
 use std::ffi::{CString, c_void};
@@ -29,6 +31,8 @@ pub(crate) struct ModelSettings<'a> {
     pub options: &'a ModelOptions,
     /// Devices for the weights; `None` for all devices, an empty list for the CPU alone.
     pub devices: Option<&'a [Device]>,
+    /// Metadata in place of the file's, which core has checked.
+    pub overrides: &'a [MetadataOverride],
     /// Bytes of all weights, the unit of progress.
     pub bytes: u64,
     /// Read the header and size the weights, but neither allocate nor read them. Contexts of such a model
@@ -101,6 +105,10 @@ impl Model {
             (false, true) => sys::LLAMA_LOAD_MODE_MLOCK,
             (false, false) => sys::LLAMA_LOAD_MODE_NONE,
         };
+        let overrides = kv_overrides(settings.overrides)?;
+        if !settings.overrides.is_empty() {
+            params.kv_overrides = overrides.as_ptr();
+        }
         params.no_alloc = settings.dry_run;
         params.check_tensors = options.check_tensors;
         params.use_extra_bufts = options.repack;

@@ -14,16 +14,14 @@ mod pair;
 #[cfg(feature = "peft")]
 mod peft;
 pub(crate) mod request;
-#[cfg(feature = "peft")]
-mod safetensors;
 
+#[cfg(feature = "peft")]
+pub use crate::safetensors::SafetensorsHeader;
 pub use base::{BaseMatrix, BaseModel};
 pub use pair::{AdapterPair, AdapterTensor, Factor};
 #[cfg(feature = "peft")]
 pub use peft::PeftConfig;
 pub use request::{AdapterError, AdapterOptions, AdapterStatus, RequestAdapter};
-#[cfg(feature = "peft")]
-pub use safetensors::SafetensorsHeader;
 
 use crate::backend::{AdapterLimits, ModelSource};
 use crate::error::LoadError;
@@ -58,6 +56,10 @@ impl AdapterFile {
         match source {
             ModelSource::File(path) if path.is_dir() => Self::open_folder(path, base),
             ModelSource::File(path) => Self::open_gguf(path.display().to_string(), open(path)?, base),
+            ModelSource::Files(paths) => Err(LoadError::Adapter {
+                name: paths.first().map_or_else(String::new, |path| path.display().to_string()),
+                problem: format!("{} files are given, but an adapter is one file or folder", paths.len()),
+            }),
             ModelSource::Embedded(bytes) => Self::open_gguf(in_memory(), Cursor::new(*bytes), base),
             ModelSource::Memory(bytes) => Self::open_gguf(in_memory(), Cursor::new(Arc::clone(bytes)), base),
         }

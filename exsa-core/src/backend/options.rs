@@ -1,6 +1,8 @@
 //! Options of loading and of sessions.
 
 use super::{Interrupt, KvType, PackedCache, Pooling, ThreadTeam};
+use crate::gguf::GgmlType;
+use crate::model_file::{MetadataOverride, OverrideValue};
 use std::num::NonZeroUsize;
 
 /// Default of [`SessionOptions::span_adapters_max`].
@@ -21,6 +23,13 @@ pub struct LoadOptions {
     /// Packed cache: a file with the weights in the backend's own layout, which later loads and other
     /// processes map; `None`, the default, disables it.
     pub packed_cache: Option<PackedCache>,
+    /// Metadata in place of the file's, in order; none by default. Keys that the file has not are set too,
+    /// with a warning in the log.
+    pub metadata_overrides: Vec<MetadataOverride>,
+    /// Type that matrices of F32, F16 and BF16 are quantized to while they are loaded, where their rows are
+    /// whole blocks; `None`, the default, keeps the types of the file. A type of a mixture (Q4_K, Q5_K)
+    /// leaves some matrices with more bits, as files of that name have them.
+    pub quantize: Option<GgmlType>,
 }
 
 impl LoadOptions {
@@ -48,6 +57,30 @@ impl LoadOptions {
     #[must_use]
     pub fn packed_cache(mut self, cache: impl Into<Option<PackedCache>>) -> Self {
         self.packed_cache = cache.into();
+        self
+    }
+
+    /// Sets the value of a metadata key in place of the file's, as llama.cpp's `--override-kv`. A key that
+    /// the file has keeps its type: loading fails with [`LoadError::Option`](crate::error::LoadError::Option)
+    /// for a value of another.
+    ///
+    /// ```
+    /// use exsa_core::backend::LoadOptions;
+    ///
+    /// let options = LoadOptions::new().metadata_override("llama.rope.freq_base", 1e6);
+    /// assert_eq!(options.metadata_overrides.len(), 1);
+    /// ```
+    #[must_use]
+    pub fn metadata_override(mut self, key: impl Into<String>, value: impl Into<OverrideValue>) -> Self {
+        self.metadata_overrides.push(MetadataOverride::new(key, value));
+        self
+    }
+
+    /// Sets the type that matrices are quantized to while they are loaded. Backends that cannot do so refuse
+    /// it with [`LoadError::Option`](crate::error::LoadError::Option).
+    #[must_use]
+    pub fn quantize(mut self, dtype: impl Into<Option<GgmlType>>) -> Self {
+        self.quantize = dtype.into();
         self
     }
 }

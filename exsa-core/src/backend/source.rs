@@ -14,8 +14,11 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ModelSource {
-    /// A GGUF file.
+    /// A GGUF file; of a split model, any of its parts, which finds the others beside it. On backends that
+    /// load them, a folder of Hugging Face's form (`config.json`, `tokenizer.json`, `*.safetensors`).
     File(PathBuf),
+    /// All parts of a split GGUF file, in order, whatever their names are.
+    Files(Vec<PathBuf>),
     /// A GGUF file embedded in the program by `include_bytes!`.
     Embedded(&'static [u8]),
     /// A GGUF file in memory.
@@ -23,9 +26,18 @@ pub enum ModelSource {
 }
 
 impl ModelSource {
-    /// A GGUF file.
+    /// A GGUF file, or a folder of Hugging Face's form.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self::File(path.into())
+    }
+
+    /// The file, or the first of several; `None` in memory.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Files(paths) => paths.first().map(PathBuf::as_path),
+            Self::Embedded(_) | Self::Memory(_) => None,
+        }
     }
 }
 

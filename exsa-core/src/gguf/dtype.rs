@@ -92,6 +92,11 @@ impl GgmlType {
         TYPES.iter().find(|row| row.1 == id).map(|row| row.0)
     }
 
+    /// The type of this name, in any case: `Q4_K`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        TYPES.iter().find(|row| row.2.eq_ignore_ascii_case(name)).map(|row| row.0)
+    }
+
     /// The type's number in files.
     pub fn id(self) -> u32 {
         self.row().1
@@ -132,6 +137,7 @@ mod tests {
         for (i, row) in TYPES.iter().enumerate() {
             assert_eq!(row.0 as usize, i);
             assert_eq!(GgmlType::from_id(row.1), Some(row.0));
+            assert_eq!(GgmlType::from_name(&row.2.to_lowercase()), Some(row.0));
         }
         assert_eq!(GgmlType::from_id(4), None, "removed from the format");
     }

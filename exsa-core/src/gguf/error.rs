@@ -120,4 +120,12 @@ pub enum GgufError {
         /// The problem, and the values that are allowed.
         problem: String,
     },
+    /// The files of a split model do not belong together, or one of them is missing.
+    #[error("{file}: {problem}")]
+    Split {
+        /// Name of the file.
+        file: String,
+        /// The problem, and the files that are expected.
+        problem: String,
+    },
 }

@@ -46,6 +46,14 @@ impl Metadata {
         self.entries.push(Entry { key, value, offset, not_utf8 });
     }
 
+    /// Sets the value of `key`, in place of the one that is there.
+    pub(crate) fn set(&mut self, key: &str, value: Value) {
+        match self.by_key.get(key).and_then(|at| self.entries.get_mut(*at)) {
+            Some(entry) => (entry.value, entry.not_utf8) = (value, None),
+            None => self.insert(key.to_owned(), value, 0, None),
+        }
+    }
+
     /// Offset of the entry of `key` in the file; 0 if there is none.
     pub(super) fn offset(&self, key: &str) -> u64 {
         self.entry(key).map_or(0, |entry| entry.offset)

@@ -23,6 +23,7 @@ mod limits;
 mod metadata;
 mod parse;
 mod source;
+mod split;
 mod stream;
 mod tensor;
 mod value;
@@ -36,6 +37,7 @@ pub use limits::{
     TENSORS_MAX,
 };
 pub use metadata::Metadata;
+pub use split::{Split, split_path, split_paths};
 pub use stream::GgufStream;
 pub use tensor::TensorInfo;
 pub use value::{Array, Value};
@@ -68,8 +70,16 @@ pub struct Gguf {
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
-    data_offset: u64,
-    file_len: u64,
+    files: Vec<GgufFile>,
+}
+
+/// A file of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GgufFile {
+    /// Offset of the tensor data, in bytes from the start of the file.
+    pub data_offset: u64,
+    /// Length of the file in bytes.
+    pub len: u64,
 }
 
 impl Gguf {
@@ -83,7 +93,7 @@ impl Gguf {
         parse::parse(reader)
     }
 
-    /// Version of the format, 2 or 3.
+    /// Version of the format, 2 or 3; 0 for a header that was made of another format.
     pub fn version(&self) -> u32 {
         self.version
     }
@@ -98,7 +108,7 @@ impl Gguf {
         &self.metadata
     }
 
-    /// The tensors in the order of the file.
+    /// The tensors in the order of the file; of a split model, in the order of its files.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
     }
@@ -108,13 +118,52 @@ impl Gguf {
         self.by_name.get(name).map(|at| &self.tensors[*at])
     }
 
-    /// Offset of the tensor data, in bytes from the start of the file.
+    /// Offset of the tensor data, in bytes from the start of the first file.
     pub fn data_offset(&self) -> u64 {
-        self.data_offset
+        self.files.first().map_or(0, |file| file.data_offset)
     }
 
-    /// Length of the file in bytes.
+    /// Length in bytes of the file, or of all files of the model.
     pub fn file_len(&self) -> u64 {
-        self.file_len
+        self.files.iter().map(|file| file.len).fold(0, u64::saturating_add)
+    }
+
+    /// The files of the model, by which [`TensorInfo::file`] counts: one, unless it is split.
+    pub fn files(&self) -> &[GgufFile] {
+        &self.files
+    }
+
+    /// A header that was put together in memory, with tensors that the caller has checked.
+    #[cfg(feature = "safetensors")]
+    pub(crate) fn assemble(
+        metadata: Metadata,
+        tensors: Vec<TensorInfo>,
+        files: Vec<GgufFile>,
+    ) -> Result<Self, GgufError> {
+        let mut by_name = HashMap::with_capacity(tensors.len());
+        for (at, tensor) in tensors.iter().enumerate() {
+            if by_name.insert(tensor.name.clone(), at).is_some() {
+                return Err(GgufError::Duplicate {
+                    what: "tensor",
+                    name: tensor.name.clone(),
+                    offset: tensor.offset,
+                });
+            }
+        }
+        Ok(Self { version: 0, alignment: 1, metadata, tensors, by_name, files })
+    }
+
+    /// Gives the tensor at `index` another type, and the bytes that it then has; false where its shape has
+    /// no such type.
+    pub(crate) fn retype(&mut self, index: usize, dtype: GgmlType) -> bool {
+        let Some(tensor) = self.tensors.get_mut(index) else { return false };
+        let Ok(bytes) = TensorInfo::bytes_of(&tensor.shape, dtype) else { return false };
+        (tensor.dtype, tensor.bytes) = (dtype, bytes);
+        true
+    }
+
+    /// The metadata, to be changed.
+    pub(crate) fn metadata_mut(&mut self) -> &mut Metadata {
+        &mut self.metadata
     }
 }

@@ -4,7 +4,7 @@ use super::limits::{
     ALIGNMENT_MAX, DIMENSIONS_MAX, KEY_BYTES_MAX, KEYS_MAX, NAME_BYTES_MAX, NESTING_MAX, TENSORS_MAX,
 };
 use super::source::Source;
-use super::{ALIGNMENT_KEY, Array, GgmlType, Gguf, GgufError, Metadata, TensorInfo, Value};
+use super::{ALIGNMENT_KEY, Array, GgmlType, Gguf, GgufError, GgufFile, Metadata, TensorInfo, Value};
 use std::collections::HashMap;
 use std::io::{Read, Seek};
 
@@ -53,7 +53,8 @@ pub(super) fn parse<R: Read + Seek>(reader: &mut R) -> Result<Gguf, GgufError> {
     let data_offset = source.offset().next_multiple_of(alignment);
     place(&mut tensors, data_offset, alignment, file_len)?;
     let tensors = tensors.into_iter().map(|(_, tensor)| tensor).collect();
-    Ok(Gguf { version, alignment, metadata, tensors, by_name, data_offset, file_len })
+    let files = vec![GgufFile { data_offset, len: file_len }];
+    Ok(Gguf { version, alignment, metadata, tensors, by_name, files })
 }
 
 /// Makes the tensors' offsets absolute, and checks that their data is aligned, within the file, and does not
@@ -215,7 +216,7 @@ impl<R: Read> Source<R> {
         let dtype = GgmlType::from_id(id).ok_or_else(|| refuse(format!("type {id} is unknown")))?;
         let bytes = TensorInfo::bytes_of(&shape, dtype).map_err(refuse)?;
         let offset = self.u64(&what)?;
-        Ok(TensorInfo { name, shape, dtype, offset, bytes })
+        Ok(TensorInfo { name, shape, dtype, offset, bytes, file: 0 })
     }
 }
 

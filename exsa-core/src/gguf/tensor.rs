@@ -12,10 +12,12 @@ pub struct TensorInfo {
     pub shape: Vec<u64>,
     /// Type of the elements.
     pub dtype: GgmlType,
-    /// Offset of its data, in bytes from the start of the file.
+    /// Offset of its data, in bytes from the start of its file.
     pub offset: u64,
     /// Length of its data in bytes; all of it lies in the file.
     pub bytes: u64,
+    /// Number of its file, from 0 on: other than 0 only in a model of several files.
+    pub file: usize,
 }
 
 impl TensorInfo {
@@ -25,7 +27,7 @@ impl TensorInfo {
     }
 
     /// Bytes that a tensor of this shape and type takes, or what is wrong with the shape.
-    pub(super) fn bytes_of(shape: &[u64], dtype: GgmlType) -> Result<u64, String> {
+    pub(crate) fn bytes_of(shape: &[u64], dtype: GgmlType) -> Result<u64, String> {
         let row = *shape.first().ok_or("it has no dimension; 1 to 4 are allowed")?;
         if shape.contains(&0) {
             return Err(format!("dimension 0 in the shape {shape:?}"));

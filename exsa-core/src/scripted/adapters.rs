@@ -27,6 +27,10 @@ impl Loaded {
             ModelSource::File(path) => {
                 std::fs::read(path).map_err(|source| LoadError::Io { path: path.clone(), source })?
             }
+            ModelSource::Files(_) => {
+                let problem = "it has several files, but 1 is allowed".to_owned();
+                return Err(LoadError::Adapter { name: "scripted".to_owned(), problem });
+            }
             ModelSource::Embedded(bytes) => bytes.to_vec(),
             ModelSource::Memory(bytes) => bytes.to_vec(),
         };

@@ -117,6 +117,8 @@ pub struct Architecture {
     pub layer_scales: bool,
     /// Layers with sliding-window attention.
     pub windows: Windows,
+    /// Windows of models whose metadata have none, by number of layers and tokens of context.
+    pub windows_by_size: &'static [[usize; 3]],
     /// RoPE of sliding-window layers.
     pub rope_sliding_window: SlidingWindowRope,
     /// Soft-capping of attention scores; the value holds where the metadata have none.
@@ -289,6 +291,7 @@ const PLAIN: Architecture = Architecture {
     embedding_scale: EmbeddingScale::One,
     layer_scales: false,
     windows: Windows::Never,
+    windows_by_size: &[],
     rope_sliding_window: SlidingWindowRope::Same,
     attention_softcap: None,
     logit_softcap: LogitSoftcap::Never,

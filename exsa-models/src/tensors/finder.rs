@@ -103,10 +103,15 @@ impl<'g> Finder<'g> {
     pub fn finish(self) -> Result<(), LoadError> {
         let left = self.gguf.tensors().iter().find(|tensor| !self.found.contains(tensor.name.as_str()));
         match left {
-            Some(tensor) => Err(LoadError::Tensor {
-                name: tensor.name.clone(),
-                problem: "the architecture knows no such tensor".to_owned(),
-            }),
+            Some(tensor) => {
+                let is_scale = [".scale", ".input_scale"].iter().any(|end| tensor.name.ends_with(end));
+                let problem = if is_scale {
+                    "scales beside the weights, as files in NVFP4 have them, are not supported; files without are"
+                } else {
+                    "the architecture knows no such tensor"
+                };
+                Err(LoadError::Tensor { name: tensor.name.clone(), problem: problem.to_owned() })
+            }
             None => Ok(()),
         }
     }

@@ -3,7 +3,7 @@
 use super::rules::planned_types;
 use super::{Mixture, Progress, QuantizeError, QuantizeOptions, QuantizeSummary};
 use crate::{QuantError, dequantize, quantize};
-use exsa_core::gguf::{GgmlType, Gguf, GgufStream, GgufWriter, TensorInfo, Value};
+use exsa_core::gguf::{GgmlType, Gguf, GgufError, GgufStream, GgufWriter, TensorInfo, Value};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
 
@@ -50,6 +50,14 @@ pub fn quantize_gguf<R: Read + Seek, W: Write>(
     mut progress: impl FnMut(Progress<'_>) -> ControlFlow<()>,
 ) -> Result<QuantizeSummary, QuantizeError> {
     let gguf = Gguf::read(reader)?;
+    if let Some(split) = gguf.split()? {
+        let problem = format!(
+            "it is part {} of {} of a split model; a model in one file is needed",
+            split.index + 1,
+            split.count
+        );
+        return Err(GgufError::Split { file: "the input".to_owned(), problem }.into());
+    }
     let types = planned_types(&gguf, options)?;
     check(&gguf, &types, options)?;
     let mut stream = header(&gguf, &types, options).start(writer).map_err(QuantizeError::Write)?;

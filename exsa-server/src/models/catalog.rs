@@ -16,7 +16,7 @@ use exsa_core::adapter::AdapterError;
 use exsa_core::backend::{InferenceBackend, ModelSource, PackedCache, SessionOptions, ThreadOptions};
 use exsa_core::chat::ChatTemplateSource;
 use exsa_core::error::LoadError;
-use exsa_core::gguf::Gguf;
+use exsa_core::model_file::{MetadataOverride, ModelFile};
 use exsa_core::registry::{
     EngineLoader, LoadPacing, Managed, ModelConfig, Operation, Registry, RegistryError, RegistryOptions,
 };
@@ -25,7 +25,6 @@ use exsa_core::tokenizer::Tokenizer;
 use exsa_worker::{WorkerLoader, WorkerOptions, WorkerPoolOptions};
 use std::fmt;
 use std::fs;
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -331,6 +330,9 @@ impl Models {
     pub(crate) fn file_bytes(&self, model: &str) -> Option<u64> {
         match self.registry.config(model).ok()?.source {
             ModelSource::File(path) => Some(fs::metadata(path).ok()?.len()),
+            ModelSource::Files(paths) => {
+                paths.iter().map(|path| Some(fs::metadata(path).ok()?.len())).sum::<Option<u64>>()
+            }
             ModelSource::Embedded(bytes) => Some(bytes.len() as u64).filter(|bytes| *bytes > 0),
             ModelSource::Memory(bytes) => Some(bytes.len() as u64),
             _ => None,
@@ -454,6 +456,10 @@ impl Builder {
                 })
             }
         };
+        for text in &entry.override_kv {
+            let item = text.parse::<MetadataOverride>();
+            config.load.metadata_overrides.push(item.map_err(|error| at("override_kv", error.to_string()))?);
+        }
         config.load.packed_cache = self.packed_cache(entry).map_err(|problem| at("packed_cache", problem))?;
         config.aliases.clone_from(&entry.aliases);
         config.idle_timeout = self.idle_timeout;
@@ -600,12 +606,8 @@ impl Builder {
 
 /// Reads the tokenizer from the header of a GGUF; `None` for a file without one, which cannot be loaded.
 fn tokenizer(source: &ModelSource) -> Option<Arc<dyn Tokenizer>> {
-    let gguf = match source {
-        ModelSource::File(path) => Gguf::read(&mut fs::File::open(path).ok()?),
-        ModelSource::Embedded(bytes) => Gguf::read(&mut Cursor::new(*bytes)),
-        _ => return None,
-    };
-    exsa_core::tokenizer::load(gguf.ok()?.metadata()).ok()
+    let file = ModelFile::open(source).ok()?;
+    exsa_core::tokenizer::load(file.gguf().metadata()).ok()
 }
 
 /// Returns a configuration with the settings in `entry` applied.

@@ -184,6 +184,9 @@ pub struct ModelEntry {
     /// Name of a chat template: one of the model, or a built-in one such as `chatml`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template_name: Option<String>,
+    /// Metadata in place of the file's, each `KEY=TYPE:VALUE` with the types int, float, bool and str.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub override_kv: Vec<String>,
     /// Location of the model's packed file, overriding that of all models.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packed_cache: Option<PackedPlace>,

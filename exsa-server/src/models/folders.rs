@@ -119,8 +119,8 @@ impl Folders {
     }
 
     /// Returns model files in the folders with their names: the relative path without `.gguf`. For equal
-    /// names the first folder counts. Parts of split models, and files whose path is not a valid name, are
-    /// left out.
+    /// names the first folder counts. A split model has the name before the numbers of its parts. Files whose
+    /// path is not a valid name are left out.
     pub(super) fn discover(&self) -> Vec<(String, PathBuf)> {
         let mut found: Vec<(String, PathBuf)> = Vec::new();
         let mut entries = 0;
@@ -169,14 +169,20 @@ fn name_of(path: &Path, root: &Path) -> Option<String> {
     }
     let name = parts.join("/");
     let name = name.strip_suffix(".gguf")?;
-    (!is_split_part(name) && name::check(name).is_ok()).then(|| name.to_owned())
+    let name = match split_part(name) {
+        None => name,
+        // The first part stands for the model.
+        Some((model, "00001")) => model,
+        Some(_) => return None,
+    };
+    name::check(name).is_ok().then(|| name.to_owned())
 }
 
-/// Returns whether a file is a part of a split model: `model-00001-of-00003`.
-fn is_split_part(name: &str) -> bool {
+/// Name of the model that a file is a part of, and the number of the part: `model-00001-of-00003`.
+fn split_part(name: &str) -> Option<(&str, &str)> {
     let digits = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
-    let Some((head, total)) = name.rsplit_once("-of-") else { return false };
-    digits(total) && head.rsplit_once('-').is_some_and(|(_, part)| digits(part))
+    let (head, total) = name.rsplit_once("-of-")?;
+    head.rsplit_once('-').filter(|(_, part)| digits(part) && digits(total))
 }
 
 /// A path that names an open descriptor.
@@ -271,10 +277,18 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_split_models_are_no_models() {
-        assert!(is_split_part("x/model-00001-of-00003"));
+    fn parts_of_split_models_are_one_model() {
+        assert_eq!(split_part("x/model-00001-of-00003"), Some(("x/model", "00001")));
         for name in ["model-of-00003", "model-1-of-3", "00001-of-00003", "model"] {
-            assert!(!is_split_part(name), "{name}");
+            assert_eq!(split_part(name), None, "{name}");
         }
+        let scratch = Scratch::new("split");
+        for part in 1..=2 {
+            fs::write(scratch.0.join(format!("models/org/big-{part:05}-of-00002.gguf")), "").unwrap();
+        }
+        let found = scratch.folders().discover();
+        let big = ("org/big".to_owned(), scratch.0.join("models/org/big-00001-of-00002.gguf"));
+        assert!(found.contains(&big), "{found:?}");
+        assert_eq!(found.len(), 3, "{found:?}");
     }
 }

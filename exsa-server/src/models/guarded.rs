@@ -6,9 +6,10 @@ use exsa_core::backend::{
     SessionOptions,
 };
 use exsa_core::error::LoadError;
+use exsa_core::gguf::split_paths;
 use exsa_core::model_info::ModelInfo;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Checks each file when it is read: at every inspection, estimate and load.
@@ -24,6 +25,16 @@ impl GuardedBackend {
         read: impl FnOnce(&ModelSource) -> Result<T, LoadError>,
     ) -> Result<T, LoadError> {
         let ModelSource::File(path) = source else { return read(source) };
+        if let Some(parts) = split_paths(path) {
+            let open =
+                |part: &PathBuf| self.folders.open(part).map_err(|source| self.unreadable(part, source));
+            let opened = parts.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+            let paths = opened.iter().map(|opened| opened.path.clone()).collect();
+            return read(&ModelSource::Files(paths)).map_err(|error| match error {
+                LoadError::Io { source, .. } => self.unreadable(path, source),
+                error => error,
+            });
+        }
         let opened = self.folders.open(path).map_err(|source| self.unreadable(path, source))?;
         read(&ModelSource::file(&opened.path)).map_err(|error| match error {
             LoadError::Io { source, .. } => self.unreadable(path, source),

@@ -11,7 +11,7 @@ use exsa_core::chat::Rendered;
 use exsa_core::embed::{EmbedOutput, Pending, RerankOutput, pending};
 use exsa_core::error::LoadError;
 use exsa_core::generator::QueueScope;
-use exsa_core::gguf::Gguf;
+use exsa_core::model_file::ModelFile;
 use exsa_core::model_info::ModelInfo;
 use exsa_core::queue::FairOptions;
 use exsa_core::stats::EngineStats;
@@ -247,10 +247,8 @@ fn json(request: &impl Serialize) -> Result<String, SubmitError> {
 }
 
 fn tokenizer_of(path: &std::path::Path) -> Result<Arc<dyn Tokenizer>, LoadError> {
-    let io = |source| LoadError::Io { path: path.to_owned(), source };
-    let mut file = std::fs::File::open(path).map_err(io)?;
-    let gguf = Gguf::read(&mut file)?;
-    Ok(load(gguf.metadata())?)
+    let file = ModelFile::open(&path.into())?;
+    Ok(load(file.gguf().metadata())?)
 }
 
 /// Estimates an upper bound on the tokens of a prompt from the length of its request.

@@ -1,6 +1,7 @@
 //! Restriction of files by landlock.
 
 use super::SandboxOptions;
+use exsa_core::gguf::split_paths;
 use landlock::{
     ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, PathFdError, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetStatus, Scope,
@@ -40,7 +41,9 @@ pub(super) fn restrict(
         .map_err(text)?;
     let optional = SYSTEM.iter().map(Path::new).chain(packed).map(|path| (path.to_path_buf(), true));
     let given = options.read.iter().cloned().chain(model.map(Path::to_path_buf)).map(|path| (path, false));
-    for (path, may_be_missing) in optional.chain(given) {
+    // A part that is missing is an error of loading.
+    let parts = model.and_then(split_paths).unwrap_or_default().into_iter().map(|path| (path, true));
+    for (path, may_be_missing) in optional.chain(given).chain(parts) {
         match PathFd::new(&path) {
             Ok(file) => rules = rules.add_rule(PathBeneath::new(file, rights(&path, read))).map_err(text)?,
             Err(PathFdError::OpenCall { .. }) if may_be_missing => {}

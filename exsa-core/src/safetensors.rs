@@ -100,5 +100,5 @@ fn tensor(name: &str, value: &Value, bytes_max: u64) -> Result<TensorInfo, Strin
             end - start
         ));
     }
-    Ok(TensorInfo { name: name.to_owned(), shape, dtype, offset: start, bytes: end - start })
+    Ok(TensorInfo { name: name.to_owned(), shape, dtype, offset: start, bytes: end - start, file: 0 })
 }
