@@ -160,7 +160,8 @@ mod tests {
         assert_eq!(cache.read("a-sm_90-nvrtc12.9"), None);
         cache.write("a-sm_90-nvrtc12.9", b"again");
         assert_eq!(cache.read("a-sm_90-nvrtc12.9").as_deref(), Some(&b"again"[..]));
-        let left: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().flatten().map(|f| f.path()).collect();
+        let left: Vec<_> =
+            fs::read_dir(path.parent().unwrap()).unwrap().flatten().map(|f| f.path()).collect();
         assert_eq!(left, [path]);
     }
 
@@ -180,7 +181,8 @@ mod tests {
     #[test]
     fn the_environment_names_the_folder() {
         let of = |set: &[(&str, &str)]| {
-            let set = |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, value)| PathBuf::from(value));
+            let set =
+                |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, value)| PathBuf::from(value));
             default_folder(set)
         };
         assert_eq!(of(&[("XDG_CACHE_HOME", "/x"), ("HOME", "/h")]), Some("/x/exsa/kernels".into()));

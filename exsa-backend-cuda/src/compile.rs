@@ -145,7 +145,8 @@ mod tests {
             Ok(library) => library,
             Err(reason) => return println!("skipped: {reason}"),
         };
-        let source = Module::Combine.source(Language::Cuda) + "\n#line 7 \"planted.inl\"\nFUNC u32 f() { return x; }\n";
+        let source = Module::Combine.source(Language::Cuda)
+            + "\n#line 7 \"planted.inl\"\nFUNC u32 f() { return x; }\n";
         let target = target(Capability::of(90), &library).unwrap_or(Target::Machine(90));
         let error = compile_source(&library, Module::Combine, &source, target).err();
         assert!(

@@ -192,7 +192,7 @@ impl Device for CudaDevice {
             address += bytes.len() as u64;
         }
         let waited = [uploads[0].synchronize(), uploads[1].synchronize()];
-        result.and(waited.into_iter().collect())?;
+        waited.into_iter().fold(result, Result::and)?;
         Ok(buffer)
     }
 

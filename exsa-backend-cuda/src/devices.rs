@@ -66,7 +66,9 @@ fn describe(index: i32) -> Option<(String, u64)> {
 fn index_of(name: Option<&str>) -> Option<i32> {
     match name {
         None | Some("cuda") => Some(0),
-        Some(name) => name.strip_prefix("cuda:").filter(|n| n.bytes().all(|b| b.is_ascii_digit()))?.parse().ok(),
+        Some(name) => {
+            name.strip_prefix("cuda:").filter(|n| n.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()
+        }
     }
 }
 

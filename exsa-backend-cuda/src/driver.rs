@@ -79,7 +79,7 @@ pub(crate) fn load() -> Result<(), String> {
 /// Checks that the library can be loaded and has the functions.
 fn check_library() -> Result<(), String> {
     // SAFETY: loading NVIDIA's driver runs its initializers, which have no preconditions.
-    let library = NAMES.iter().find_map(|name| unsafe { Library::new(name) }.ok());
+    let library = NAMES.iter().find_map(|name| unsafe { Library::new(*name) }.ok());
     let Some(library) = library else {
         return Err(format!("NVIDIA's driver is not installed ({} not found)", NAMES.join(", ")));
     };

@@ -14,7 +14,8 @@ pub(crate) fn text(result: CUresult) -> Option<String> {
     let named = unsafe { sys::cuGetErrorString(result, &mut text) };
     let known = named == CUresult::CUDA_SUCCESS && !text.is_null();
     // SAFETY: the driver's strings are static and end in a zero.
-    let words = if known { unsafe { CStr::from_ptr(text) }.to_string_lossy() } else { "unknown error".into() };
+    let words =
+        if known { unsafe { CStr::from_ptr(text) }.to_string_lossy() } else { "unknown error".into() };
     let mut name = ptr::null();
     // SAFETY: as above.
     let named = unsafe { sys::cuGetErrorName(result, &mut name) };

@@ -42,3 +42,16 @@ pub use stream::CudaStream;
 
 #[doc(hidden)]
 pub mod compile;
+
+use exsa_gpu::GpuBackend;
+
+/// Runs GGUF models on NVIDIA GPUs.
+///
+/// ```
+/// use exsa_backend_cuda::{CudaBackend, CudaDevices};
+/// use exsa_core::backend::InferenceBackend;
+///
+/// let backend = CudaBackend::new(CudaDevices::new());
+/// assert_eq!(backend.name(), "cuda");
+/// ```
+pub type CudaBackend = GpuBackend<CudaDevices>;

@@ -68,7 +68,8 @@ pub(crate) fn compile(
     // SAFETY: the program exists, and there are as many options.
     let compiled = functions.check(unsafe { (functions.compile)(program.1, count, pointers.as_ptr()) });
     let log = read(&program, functions.log).unwrap_or_default();
-    let log = String::from_utf8_lossy(log.split(|byte| *byte == 0).next().unwrap_or_default()).trim().to_owned();
+    let log =
+        String::from_utf8_lossy(log.split(|byte| *byte == 0).next().unwrap_or_default()).trim().to_owned();
     if let Err(text) = compiled {
         return Err(if log.is_empty() { CompileFailure::Nvrtc(text) } else { CompileFailure::Source(log) });
     }

@@ -9,9 +9,7 @@ use exsa_gpu::kernel::{KernelSpec, Language, Module};
 use objc2::rc::{Retained, autoreleasepool};
 use objc2::runtime::ProtocolObject;
 use objc2_foundation::NSString;
-use objc2_metal::{
-    MTLCompileOptions, MTLComputePipelineState, MTLDevice, MTLLanguageVersion, MTLLibrary,
-};
+use objc2_metal::{MTLCompileOptions, MTLComputePipelineState, MTLDevice, MTLLanguageVersion, MTLLibrary};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -186,7 +184,10 @@ impl Device for MetalDevice {
             }
             let threads_max = state.maxTotalThreadsPerThreadgroup();
             if threads_max < spec.threads as usize {
-                return Err(problem(format!("{} threads needed, at most {threads_max} can run", spec.threads)));
+                return Err(problem(format!(
+                    "{} threads needed, at most {threads_max} can run",
+                    spec.threads
+                )));
             }
             let name = spec.name.as_str().into();
             Ok(MetalKernel { state: Shared(state), name, threads: spec.threads })
@@ -196,7 +197,8 @@ impl Device for MetalDevice {
     fn stream(&self) -> Result<MetalStream, DeviceError> {
         self.check()?;
         let queue = autoreleasepool(|_| self.raw.newCommandQueue());
-        let queue = queue.ok_or_else(|| DeviceError::Driver("Metal makes no more command queues".to_owned()))?;
+        let queue =
+            queue.ok_or_else(|| DeviceError::Driver("Metal makes no more command queues".to_owned()))?;
         Ok(MetalStream::new(self.raw.clone(), queue, Arc::clone(&self.lost)))
     }
 }

@@ -243,8 +243,7 @@ impl Stream for MetalStream {
             }
             let [width, height, depth] = grid.map(|n| n as usize);
             let threads = MTLSize { width: kernel.threads() as usize, height: 1, depth: 1 };
-            encoder
-                .dispatchThreadgroups_threadsPerThreadgroup(MTLSize { width, height, depth }, threads);
+            encoder.dispatchThreadgroups_threadsPerThreadgroup(MTLSize { width, height, depth }, threads);
             Ok(())
         })
     }
