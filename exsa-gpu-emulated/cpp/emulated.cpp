@@ -75,7 +75,7 @@ KERNEL(faulty, 64)(INOUT(float, x, 0), PARAMS(FaultParams, p, 1) INDICES)
 }
 
 static const emu::Entry ENTRIES[] = {
-    ENTRY(norm) ENTRY(add_rows) ENTRY(add_bias) ENTRY(gate) ENTRY(logits) ENTRY(gather_rows) ENTRY(arg_max)
+    ENTRY(norm_rows) ENTRY(add_rows) ENTRY(add_bias) ENTRY(gate) ENTRY(logits) ENTRY(gather_rows) ENTRY(arg_max)
     ENTRY(combine) WEIGHT_TYPES(WEIGHT_ENTRIES) CACHES(HEADS_ENTRY) WIDTHS(ATTENTION_ENTRIES, half, f16)
     WIDTHS(ATTENTION_ENTRIES, float, f32) ENTRY(faulty)};
 

@@ -29,7 +29,7 @@ FUNC float sum_of_group(float value, SHARED_PTR(float) partial, u32 lane, u32 si
 // NORM_ADD first adds factor * t to x. Then y = x / sqrt(mean(x^2) + epsilon) * weight (RMSNorm), or with NORM_LAYER
 // y = (x - mean(x)) / sqrt(var(x) + epsilon) * weight, + bias with NORM_BIAS. y may be x. t has rows of cols floats.
 // Grid: (rows, 1, 1).
-KERNEL(norm, NORM_THREADS)(
+KERNEL(norm_rows, NORM_THREADS)(
     INOUT(float, x, 0), IN(float, t, 1), IN(float, weight, 2), IN(float, bias, 3), INOUT(float, y, 4),
     PARAMS(NormParams, p, 5) INDICES)
 {

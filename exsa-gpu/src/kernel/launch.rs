@@ -96,7 +96,7 @@ impl<D: Device> Kernels<D> {
             }
         }
         Ok(Self {
-            norm: row("norm")?,
+            norm: row("norm_rows")?,
             add_rows: row("add_rows")?,
             add_bias: row("add_bias")?,
             gate: row("gate")?,
@@ -115,7 +115,7 @@ impl<D: Device> Kernels<D> {
         })
     }
 
-    /// `norm`, for `rows` rows; `t`, `bias` may be any buffer where the flags leave them out.
+    /// `norm_rows`, for `rows` rows; `t`, `bias` may be any buffer where the flags leave them out.
     pub fn norm(
         &self,
         stream: &mut D::Stream,

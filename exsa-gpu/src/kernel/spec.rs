@@ -21,7 +21,7 @@ impl KernelSpec {
     }
 
     pub(super) fn rows() -> Vec<Self> {
-        ["norm", "add_rows", "add_bias", "gate", "logits", "gather_rows", "arg_max"]
+        ["norm_rows", "add_rows", "add_bias", "gate", "logits", "gather_rows", "arg_max"]
             .into_iter()
             .map(|name| Self::row(name))
             .collect()
