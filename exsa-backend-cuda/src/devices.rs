@@ -32,6 +32,12 @@ impl CudaDevices {
         self
     }
 
+    /// Version of CUDA that the driver supports, `(12, 4)`; `None` without a driver.
+    #[must_use]
+    pub fn driver_version() -> Option<(u32, u32)> {
+        driver::version()
+    }
+
     /// The number of devices.
     fn count() -> Result<i32, String> {
         driver::load()?;
