@@ -122,9 +122,9 @@ struct AttendParams {
 // score, sum of weights.
 template <class E, u32 D, u32 H>
 FUNC void attend(DEVICE_PTR(const float) x, DEVICE_PTR(const E) keys, DEVICE_PTR(const E) values,
-                 DEVICE_PTR(const u32) table, DEVICE_PTR(float) out, u32 length, PARAMS_REF(AttendParams) p, u32 row, u32 kv_head,
-                 u32 first_head, u32 split, SHARED_PTR(float) query, SHARED_PTR(float) weights, SHARED_PTR(float) state,
-                 SHARED_PTR(float) merged, u32 index, u32 lane, u32 simd)
+                 DEVICE_PTR(const u32) table, DEVICE_PTR(float) out, u32 length, PARAMS_REF(AttendParams) p, u32 row,
+                 u32 kv_head, u32 first_head, u32 split, SHARED_PTR(float) query, SHARED_PTR(float) weights,
+                 SHARED_PTR(float) state, SHARED_PTR(float) merged, u32 index, u32 lane, u32 simd)
 {
     enum : u32 { PER_LANE = D / SIMD_WIDTH };
     const u32 group = p.heads / p.kv_heads;

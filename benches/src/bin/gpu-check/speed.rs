@@ -1,11 +1,12 @@
 //! Speed of a generated model: random weights, since speed does not depend on the values.
 
-use crate::compare::load;
 use crate::options::Options;
 use crate::report::{Found, TimeLeft};
 use exsa_benches::progress::say;
 use exsa_benches::shape::{SHAPES, Types};
-use exsa_core::backend::{Model, ModelSource, Session, SessionOptions};
+use exsa_core::backend::{
+    InferenceBackend, LoadOptions, LoadProgress, Model, ModelSource, Session, SessionOptions,
+};
 use exsa_core::batch::{Batch, Span};
 use exsa_core::{SeqId, TokenId};
 use exsa_gpu::GpuBackend;
@@ -50,7 +51,10 @@ fn measure_file<P: Devices + Clone>(
     time: TimeLeft,
 ) -> Result<Value, String> {
     let start = Instant::now();
-    let model = load(&GpuBackend::new(devices.clone()), &ModelSource::file(path.to_owned()))?;
+    let source = ModelSource::file(path.to_owned());
+    let backend = GpuBackend::new(devices.clone());
+    let model = backend.load(&source, &LoadOptions::new(), &mut LoadProgress::none());
+    let model = model.map_err(|error| error.to_string())?;
     let loading = start.elapsed().as_secs_f64();
     let bytes = path.metadata().map_or(0, |metadata| metadata.len());
     let mut decode = Vec::new();
