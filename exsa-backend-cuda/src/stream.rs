@@ -130,9 +130,10 @@ impl Stream for CudaStream {
         if !kernel.is_of(&self.context) {
             return Err(DeviceError::Range(format!("{}: a kernel of another device", kernel.name())));
         }
-        // Values of the arguments, in 8-byte words for their alignment: an address, or parameters.
-        let mut values = [[0_u64; PARAMS_MAX / 8]; 2];
-        let mut addresses = [0_u64; ARGUMENTS_MAX];
+        // Values of the arguments, in words of 8 bytes for their alignment: parameters, zeros in place of arguments that
+        // were not given, and addresses. Behind each address there are as many bytes as any argument can have.
+        let (mut values, mut absent) = ([0_u64; PARAMS_MAX / 8], [0_u64; PARAMS_MAX / 8]);
+        let mut addresses = [0_u64; ARGUMENTS_MAX + PARAMS_MAX / 8];
         let mut params = None;
         if args.len() > ARGUMENTS_MAX {
             return Err(DeviceError::Range(format!("{}: {} arguments", kernel.name(), args.len())));
@@ -152,7 +153,7 @@ impl Stream for CudaStream {
                         let problem = format!("{}: parameters of {} bytes", kernel.name(), bytes.len());
                         return Err(DeviceError::Range(problem));
                     }
-                    for (word, bytes) in values[0].iter_mut().zip(bytes.chunks(8)) {
+                    for (word, bytes) in values.iter_mut().zip(bytes.chunks(8)) {
                         let mut padded = [0; 8];
                         padded[..bytes.len()].copy_from_slice(bytes);
                         *word = u64::from_ne_bytes(padded);
@@ -163,18 +164,16 @@ impl Stream for CudaStream {
         if grid.contains(&0) {
             return Ok(());
         }
-        let [params_values, absent] = &mut values;
         let mut pointers: [*mut c_void; ARGUMENTS_MAX] = [absent.as_mut_ptr().cast(); ARGUMENTS_MAX];
         for (i, pointer) in pointers.iter_mut().enumerate().take(args.len()) {
             *pointer = match params == Some(i) {
-                true => params_values.as_mut_ptr().cast(),
-                false => ptr::from_mut(&mut addresses[i]).cast(),
+                true => values.as_mut_ptr().cast(),
+                false => addresses.as_mut_ptr().wrapping_add(i).cast(),
             };
         }
         let _current = self.context.current()?;
-        // SAFETY: the context is current. The driver copies the arguments before it returns: there is a pointer for
-        // each that a kernel can have, to as many bytes as one can have, except where the caller gave an address
-        // for parameters or the reverse, which the kernels' launches in `exsa-gpu` do not.
+        // SAFETY: the context is current. The driver copies the arguments before it returns: there is a pointer for each
+        // that a kernel can have, to as many bytes as one can have.
         let result = unsafe {
             sys::cuLaunchKernel(
                 kernel.function(),

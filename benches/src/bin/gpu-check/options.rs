@@ -24,7 +24,7 @@ pub struct Options {
     pub parts: Vec<String>,
 
     /// Seconds after which no further measurement begins.
-    #[arg(long, value_name = "N", default_value_t = 400)]
+    #[arg(long, value_name = "N", default_value_t = 330)]
     pub seconds: u64,
 
     /// Shape of the generated model, by the names of the program `shape`.
