@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[command(name = "gpu-check", about = "Checks an NVIDIA GPU and writes a report in JSON")]
 pub struct Options {
     /// Folder of the report, gpu-check.json, and of the generated model.
-    #[arg(value_name = "FOLDER", required_unless_present = "compile", default_value = ".")]
+    #[arg(value_name = "FOLDER", default_value = ".")]
     pub folder: PathBuf,
 
     /// Folder of compiled kernels.
