@@ -1,5 +1,5 @@
-//! Compiles the kernels for the emulator. Without a C++ compiler, or on other processors than those whose stacks it
-//! can switch, the crate has no device and says why.
+//! Compiles the kernels for the emulator. Without a C++ compiler, or on other processors than those whose
+//! stacks it can switch, the crate has no device and says why.
 
 use std::env::var;
 
@@ -26,7 +26,8 @@ fn compile() -> Result<(), String> {
     }
     let mut build = cc::Build::new();
     build.cpp(true).std("c++17").opt_level(2).flag("-fno-strict-aliasing").include(KERNELS).include("cpp");
-    // A machine without a compiler builds without the emulator; a fault in the kernels is a fault of the build.
+    // A machine without a compiler builds without the emulator; a fault in the kernels is a fault of the
+    // build.
     if let Err(error) = build.try_get_compiler() {
         return Err(format!("no C++ compiler: {error}"));
     }

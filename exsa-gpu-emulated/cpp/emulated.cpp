@@ -50,19 +50,24 @@ WIDTHS(ATTENTION, float, f32)
     ENTRY(product_many_##NAME)
 #define HEADS_ENTRY(E, NAME) ENTRY(heads_##NAME)
 #define ATTENTION_ENTRIES(E, NAME, D)                                                                                  \
-    ENTRY(attend_##NAME##_##D##_1)                                                                                     \
-    ENTRY(attend_##NAME##_##D##_4)
+    ENTRY(attend_##NAME##_##D##_1x1)                                                                                   \
+    ENTRY(attend_##NAME##_##D##_1x4)                                                                                   \
+    ENTRY(attend_##NAME##_##D##_8x1)                                                                                   \
+    ENTRY(attend_##NAME##_##D##_2x4)
 
 // A kernel with faults, each chosen by a parameter, for the tests of the emulator.
 struct FaultParams {
     u32 fault;
 };
-enum : u32 { FAULT_DIVERGED = 1, FAULT_RACE = 2, FAULT_RANGE = 3, FAULT_ALIGNMENT = 4, FAULT_ORDER = 5 };
+enum : u32 { FAULT_DIVERGED = 1, FAULT_RACE = 2, FAULT_RANGE = 3, FAULT_ALIGNMENT = 4 };
 KERNEL(faulty, 64)(INOUT(float, x, 0), PARAMS(FaultParams, p, 1) INDICES)
 {
     SHARED(float, s, 64);
     s[THREAD] = (float)THREAD;
-    if (p.fault != FAULT_RACE && p.fault != FAULT_ORDER && (p.fault != FAULT_DIVERGED || THREAD < 40)) {
+    if (p.fault == FAULT_DIVERGED && THREAD >= 40) {
+        return;
+    }
+    if (p.fault != FAULT_RACE) {
         BARRIER();
     }
     if (p.fault == FAULT_RANGE) {
@@ -71,7 +76,7 @@ KERNEL(faulty, 64)(INOUT(float, x, 0), PARAMS(FaultParams, p, 1) INDICES)
     if (p.fault == FAULT_ALIGNMENT) {
         x[0] = load4(x + 1).x;
     }
-    x[THREAD] = p.fault == FAULT_ORDER && THREAD == 0 ? 0.0f : (float)s[(THREAD + 63) % 64];
+    x[THREAD] = s[(THREAD + 63) % 64];
 }
 
 static const emu::Entry ENTRIES[] = {

@@ -1,13 +1,13 @@
-// Runs the threadgroups of a kernel on the CPU, one at a time. Each thread of a group is a fibre on the calling OS thread,
-// which runs to its next synchronization point.
+// Runs the threadgroups of a kernel on the CPU, one at a time. Each thread of a group is a fibre on the
+// calling OS thread, which runs to its next synchronization point.
 //
 //   seed 0          fibres in the order in which they became ready, first those of the lowest index
 //   odd seeds       a random ready fibre each time
 //   other seeds     a random priority per fibre: some run as far ahead as they can
 //
-// Reported as an error: a barrier or SIMD operation that some threads never reach, or reach at another line; an index
-// out of a threadgroup array; and, if races are checked, conflicting accesses to threadgroup memory without a barrier
-// between them. Threadgroup memory starts as NaN. Device memory is not checked.
+// Reported as an error: a barrier or SIMD operation that some threads never reach, or reach at another line;
+// an index out of a threadgroup array; and, if races are checked, conflicting accesses to threadgroup memory
+// without a barrier between them. Threadgroup memory starts as NaN. Device memory is not checked.
 #pragma once
 #include "switch.h"
 #include <cstddef>
@@ -131,8 +131,8 @@ public:
         ++fibres[current].simd_barriers;
     }
 
-    // Every lane gives a value; the first that goes on computes the result of all. Two sets of values: a lane can be one
-    // operation ahead of another that has not read its result yet, never two.
+    // Every lane gives a value; the first that goes on computes the result of all. Two sets of values: a lane
+    // can be one operation ahead of another that has not read its result yet, never two.
     template <class F> float exchange(float value, const char *op, int line, F compute)
     {
         const uint32_t simd = current / WIDTH;

@@ -2,7 +2,8 @@
 #pragma once
 #include <cstdint>
 
-// Saves the callee-saved registers on the current stack and its pointer in *from, and goes on where `to` was saved.
+// Saves the callee-saved registers on the current stack and its pointer in *from, and goes on where `to` was
+// saved.
 extern "C" void exsa_emulated_switch(void **from, void *to) __asm__("exsa_emulated_switch");
 
 #if defined(__x86_64__)

@@ -35,12 +35,8 @@ pub struct EmulatedKernel {
 
 impl EmulatedDevice {
     pub(crate) fn new(options: EmulatedDevices) -> Self {
-        let shared = Shared {
-            options,
-            used: Arc::default(),
-            launches: AtomicU64::new(0),
-            running: Mutex::new(()),
-        };
+        let shared =
+            Shared { options, used: Arc::default(), launches: AtomicU64::new(0), running: Mutex::new(()) };
         Self { shared: Arc::new(shared) }
     }
 

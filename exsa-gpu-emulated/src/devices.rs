@@ -32,8 +32,8 @@ impl EmulatedDevices {
         Self { seed: 0, races: false, memory: 4 << 30, launches_max: None, groups_wanted: 4 }
     }
 
-    /// Order of threads and threadgroups: 0 for that of their indices, odd numbers for random switches, even ones
-    /// for random priorities.
+    /// Order of threads and threadgroups: 0 for that of their indices, odd numbers for random switches, even
+    /// ones for random priorities.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
@@ -61,7 +61,8 @@ impl EmulatedDevices {
         self
     }
 
-    /// Threadgroups that the device asks for: [`Limits::groups_wanted`](exsa_gpu::device::Limits::groups_wanted).
+    /// Threadgroups that the device asks for:
+    /// [`Limits::groups_wanted`](exsa_gpu::device::Limits::groups_wanted).
     #[must_use]
     pub fn groups_wanted(mut self, groups: u32) -> Self {
         self.groups_wanted = groups;

@@ -47,8 +47,8 @@ impl Entry {
     /// # Safety
     ///
     /// `args` has [`arguments`](Self::arguments) pointers: to a pointer for every buffer, to the struct for
-    /// parameters, aligned to 4 bytes. Nothing else accesses the buffers that the kernel writes, or writes those
-    /// that it reads.
+    /// parameters, aligned to 4 bytes. Nothing else accesses the buffers that the kernel writes, or writes
+    /// those that it reads.
     pub unsafe fn launch(
         &self,
         grid: [u32; 3],

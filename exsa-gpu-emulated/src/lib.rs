@@ -1,6 +1,7 @@
-//! A GPU emulated on the CPU: the kernels of `exsa-gpu`, compiled as C++, run one threadgroup after another with
-//! every thread as a fibre. It finds barriers that some threads miss, races in threadgroup memory, indices out of
-//! threadgroup arrays and faults that hide in the order of threads; it says nothing about speed.
+//! A GPU emulated on the CPU: the kernels of `exsa-gpu`, compiled as C++, run one threadgroup after another
+//! with every thread as a fibre. It finds barriers that some threads miss, races in threadgroup memory,
+//! indices out of threadgroup arrays and faults that hide in the order of threads; it says nothing about
+//! speed.
 //!
 //! Its list of devices is empty, with a reason, where the build found no C++ compiler.
 //!

@@ -127,7 +127,9 @@ impl Stream for EmulatedStream {
         let at = check_bytes(buffer, at, out.len())?;
         let _lock = self.device.lock();
         // SAFETY: the range is inside the buffer, which nothing else accesses under the lock.
-        unsafe { std::ptr::copy_nonoverlapping(buffer.start().as_ptr().add(at), out.as_mut_ptr(), out.len()) };
+        unsafe {
+            std::ptr::copy_nonoverlapping(buffer.start().as_ptr().add(at), out.as_mut_ptr(), out.len())
+        };
         Ok(())
     }
 }

@@ -1,5 +1,5 @@
-//! Every kernel against plain arithmetic, in several orders of threads, with races in threadgroup memory checked; and
-//! faults that the emulator must find.
+//! Every kernel against plain arithmetic, in several orders of threads, with races in threadgroup memory
+//! checked; and faults that the emulator must find.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -102,9 +102,12 @@ fn faults_are_found() {
         let Some(sound) = faulty(seed, 0) else { return };
         let expected: Vec<f32> = (0..64).map(|i| ((i + 63) % 64) as f32).collect();
         assert_eq!(sound.unwrap(), expected);
-        for (fault, text) in
-            [(1, "diverged"), (2, "race"), (3, "index 64 of a threadgroup array of 64"), (4, "multiple of 16")]
-        {
+        for (fault, text) in [
+            (1, "diverged"),
+            (2, "race"),
+            (3, "index 64 of a threadgroup array of 64"),
+            (4, "multiple of 16"),
+        ] {
             match faulty(seed, fault).unwrap() {
                 Err(DeviceError::Driver(message)) => assert!(message.contains(text), "{message}"),
                 other => panic!("fault {fault}: {other:?}"),
@@ -116,8 +119,14 @@ fn faults_are_found() {
 #[test]
 fn commands_out_of_range_are_refused() {
     let Some(device) = open(EmulatedDevices::new().memory(1000)) else { return };
-    assert!(matches!(device.allocate(1001), Err(DeviceError::OutOfMemory { needed: 1001, free: Some(1000) })));
-    assert!(matches!(device.allocate(u64::MAX), Err(DeviceError::Range(_) | DeviceError::OutOfMemory { .. })));
+    assert!(matches!(
+        device.allocate(1001),
+        Err(DeviceError::OutOfMemory { needed: 1001, free: Some(1000) })
+    ));
+    assert!(matches!(
+        device.allocate(u64::MAX),
+        Err(DeviceError::Range(_) | DeviceError::OutOfMemory { .. })
+    ));
     assert!(matches!(device.allocate(0), Err(DeviceError::Range(_))));
     let buffer = device.allocate(600).unwrap();
     assert!(matches!(device.allocate(600), Err(DeviceError::OutOfMemory { free: Some(400), .. })));

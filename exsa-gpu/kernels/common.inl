@@ -15,6 +15,9 @@
 
 enum : u32 { SIMD_WIDTH = 32 };
 
+// Words of a view: attention.inl.
+enum : u32 { VIEW_WORDS = 5 };
+
 // Below every score, and finite.
 #define LOWEST (-3.0e38f)
 

@@ -2,8 +2,8 @@
 //   LEN     values of a block, a multiple of 8
 //   BYTES   bytes of a block
 //   load    8 consecutive values, chunk c of a block
-// Formulas and fields are those of exsa-quant's modules `format`. A row begins at a multiple of 2 bytes where BYTES is
-// even, of 4 where BYTES is a multiple of 4.
+// Formulas and fields are those of exsa-quant's modules `format`. A row begins at a multiple of 2 bytes where
+// BYTES is even, of 4 where BYTES is a multiple of 4.
 
 FUNC u32 u16_at(DEVICE_PTR(const u8) p) { return *(DEVICE_PTR(const u16))p; }
 FUNC u32 u32_at(DEVICE_PTR(const u8) p) { return *(DEVICE_PTR(const u32))p; }
@@ -124,8 +124,8 @@ struct WeightQ8_0 {
     }
 };
 
-// Super-blocks of 256. Pairs of bits: each half has 32 bytes, whose bits 0 and 1 belong to its first 32 values, bits 2
-// and 3 to the next 32, and so on. Chunk c reads 8 bytes from this place on, shifted by this.
+// Super-blocks of 256. Pairs of bits: each half has 32 bytes, whose bits 0 and 1 belong to its first 32
+// values, bits 2 and 3 to the next 32, and so on. Chunk c reads 8 bytes from this place on, shifted by this.
 FUNC u32 pair_place(u32 c) { return c / 16 * 32 + c % 4 * 8; }
 FUNC u32 pair_shift(u32 c) { return c % 16 / 4 * 2; }
 
@@ -210,7 +210,8 @@ struct WeightQ6_K {
     }
 };
 
-// d * table[nibble] for the nibbles of a and b, one in each byte. The table's 16 signed bytes are `low` and `high`.
+// d * table[nibble] for the nibbles of a and b, one in each byte. The table's 16 signed bytes are `low` and
+// `high`.
 FUNC Values8 looked_up(u32 a, u32 b, float d, u64 low, u64 high)
 {
     Values8 out;
@@ -223,11 +224,11 @@ FUNC Values8 looked_up(u32 a, u32 b, float d, u64 low, u64 high)
 }
 
 // -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113
-#define IQ4_LOW 0xf6eaddcfbfad9881ull
-#define IQ4_HIGH 0x7159453526190d01ull
+#define IQ4_LOW ((u64)0xf6eaddcfu << 32 | 0xbfad9881u)
+#define IQ4_HIGH ((u64)0x71594535u << 32 | 0x26190d01u)
 // 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12
-#define FP4_LOW 0x0c08060403020100ull
-#define FP4_HIGH 0xf4f8fafcfdfeff00ull
+#define FP4_LOW ((u64)0x0c080604u << 32 | 0x03020100u)
+#define FP4_HIGH ((u64)0xf4f8fafcu << 32 | 0xfdfeff00u)
 
 struct WeightIQ4_NL {
     enum : u32 { LEN = 32, BYTES = 18 };

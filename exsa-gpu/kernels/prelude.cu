@@ -1,5 +1,5 @@
-// Prelude for CUDA, compiled by NVRTC at run time, sm_70 or later. Includes no header: half is a struct of 16 bits whose
-// conversions are single PTX instructions, so neither cuda_fp16.h nor a toolkit is needed.
+// Prelude for CUDA, compiled by NVRTC at run time, sm_70 or later. Includes no header: half is a struct of 16
+// bits whose conversions are single PTX instructions, so neither cuda_fp16.h nor a toolkit is needed.
 typedef unsigned char u8;
 typedef signed char i8;
 typedef unsigned short u16;

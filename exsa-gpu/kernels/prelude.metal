@@ -1,4 +1,5 @@
-// Prelude for Metal Shading Language 2.4 or later. Compile with fast math off, or on: the kernels use no inf or NaN.
+// Prelude for Metal Shading Language 2.4 or later. Compile with fast math off, or on: the kernels use no inf
+// or NaN.
 #include <metal_stdlib>
 using namespace metal;
 

@@ -13,8 +13,8 @@ struct NormParams {
     float factor;
 };
 
-// The sum of a value of every thread, in every thread. `partial` has a float for each SIMD group and is free again
-// after the next barrier.
+// The sum of a value of every thread, in every thread. `partial` has a float for each SIMD group and is free
+// again after the next barrier.
 FUNC float sum_of_group(float value, SHARED_PTR(float) partial, u32 lane, u32 simd)
 {
     value = simd_sum(value);
@@ -26,9 +26,9 @@ FUNC float sum_of_group(float value, SHARED_PTR(float) partial, u32 lane, u32 si
     return simd_sum(lane < NORM_SIMDS ? (float)partial[lane] : 0.0f);
 }
 
-// NORM_ADD first adds factor * t to x. Then y = x / sqrt(mean(x^2) + epsilon) * weight (RMSNorm), or with NORM_LAYER
-// y = (x - mean(x)) / sqrt(var(x) + epsilon) * weight, + bias with NORM_BIAS. y may be x. t has rows of cols floats.
-// Grid: (rows, 1, 1).
+// NORM_ADD first adds factor * t to x. Then y = x / sqrt(mean(x^2) + epsilon) * weight (RMSNorm), or with
+// NORM_LAYER y = (x - mean(x)) / sqrt(var(x) + epsilon) * weight, + bias with NORM_BIAS. y may be x. t has
+// rows of cols floats. Grid: (rows, 1, 1).
 KERNEL(norm_rows, NORM_THREADS)(
     INOUT(float, x, 0), IN(float, t, 1), IN(float, weight, 2), IN(float, bias, 3), INOUT(float, y, 4),
     PARAMS(NormParams, p, 5) INDICES)
@@ -151,8 +151,8 @@ KERNEL(gather_rows, EACH_THREADS)(
 
 // --------------------------------------------------------------------------------------------------------- arg-max
 
-// best[row] = index of the largest value of x[row], the first one of equals; values that are not numbers are passed
-// over, and a row of these gives cols. Grid: (rows, 1, 1).
+// best[row] = index of the largest value of x[row], the first one of equals; values that are not numbers are
+// passed over, and a row of these gives cols. Grid: (rows, 1, 1).
 KERNEL(arg_max, EACH_THREADS)(IN(float, x, 0), OUT(u32, best, 1), PARAMS(GatherParams, p, 2) INDICES)
 {
     SHARED(float, values, EACH_THREADS);

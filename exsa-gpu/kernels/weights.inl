@@ -40,9 +40,9 @@ enum : u32 {
     FEW_ROWS_PER_GROUP = FEW_SIMDS * FEW_ROWS,
 };
 
-// y[n][row] = sum over k of W[row][k] * x[n][k], for M rows of x from `first_x` on. A SIMD group computes FEW_ROWS rows of
-// the matrix, so that it loads x once for all of them; a lane takes every 32nd chunk of 8 values. Each sum has the same
-// order whatever M is.
+// y[n][row] = sum over k of W[row][k] * x[n][k], for M rows of x from `first_x` on. A SIMD group computes
+// FEW_ROWS rows of the matrix, so that it loads x once for all of them; a lane takes every 32nd chunk of 8
+// values. Each sum has the same order whatever M is.
 template <class W, u32 M>
 FUNC void product_few(DEVICE_PTR(const u8) w, DEVICE_PTR(const float) x, DEVICE_PTR(float) y, u32 rows, u32 cols, u32 m,
                       u32 x_stride, u32 y_stride, u32 group, u32 first_x, u32 lane, u32 simd)
@@ -85,8 +85,8 @@ FUNC void product_few(DEVICE_PTR(const u8) w, DEVICE_PTR(const float) x, DEVICE_
 
 // ----------------------------------------------------------------------------------------- products with many rows
 
-// The plain form: a threadgroup computes MANY_ROWS rows of the matrix for MANY_X rows of x, MANY_K values of k at a time
-// through threadgroup memory, [k][row]; a thread computes 4 x 4 of them.
+// The plain form: a threadgroup computes MANY_ROWS rows of the matrix for MANY_X rows of x, MANY_K values of
+// k at a time through threadgroup memory, [k][row]; a thread computes 4 x 4 of them.
 enum : u32 { MANY_THREADS = 128, MANY_ROWS = 64, MANY_X = 32, MANY_K = 32 };
 
 template <class W>
@@ -158,7 +158,8 @@ FUNC void product_many(DEVICE_PTR(const u8) w, DEVICE_PTR(const float) x, DEVICE
         product_few<TYPE, M>(w, x, y, p.rows, p.cols, p.m, p.x_stride, p.y_stride, GROUP_X, GROUP_Y * M, LANE, SIMD);  \
     }
 
-// Embeddings: grid (ceil(cols / 8 / EMBED_THREADS), tokens, 1). Many rows: (ceil(rows / MANY_ROWS), ceil(m / MANY_X), 1).
+// Embeddings: grid (ceil(cols / 8 / EMBED_THREADS), tokens, 1). Many rows: (ceil(rows / MANY_ROWS), ceil(m /
+// MANY_X), 1).
 #define WEIGHTS(TYPE, NAME)                                                                                            \
     KERNEL(embed_##NAME, EMBED_THREADS)(                                                                               \
         IN(u8, table, 0), IN(u32, tokens, 1), OUT(float, y, 2), PARAMS(EmbedParams, p, 3) INDICES)                     \

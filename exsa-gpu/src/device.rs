@@ -2,14 +2,14 @@
 //!
 //! # Contract
 //!
-//! - A [`Stream`] runs its commands in the order in which they were given, each as if the one before had ended:
-//!   a kernel sees all that earlier commands of the stream wrote. Streams are not ordered with each other; memory
-//!   that several of them use is read-only while they run (weights).
-//! - Commands may run late. Their errors appear at the latest in [`Stream::synchronize`], which any method that
-//!   waits calls first; after an error the contents of the buffers that the stream wrote are undefined.
+//! - A [`Stream`] runs its commands in the order in which they were given, each as if the one before had
+//!   ended: a kernel sees all that earlier commands of the stream wrote. Streams are not ordered with each
+//!   other; memory that several of them use is read-only while they run (weights).
+//! - Commands may run late. Their errors appear at the latest in [`Stream::synchronize`], which any method
+//!   that waits calls first; after an error the contents of the buffers that the stream wrote are undefined.
 //! - A device that is lost answers [`DeviceError::Lost`] from then on, to every call. The process lives.
-//! - Buffers may be dropped as soon as the commands that use them were given: the device keeps their memory until
-//!   these have run.
+//! - Buffers may be dropped as soon as the commands that use them were given: the device keeps their memory
+//!   until these have run.
 //! - No method panics, whatever the sizes.
 
 use crate::kernel::{KernelSpec, Module};
@@ -29,7 +29,8 @@ pub trait Devices: Send + Sync + 'static {
     /// Short name of the backend for user input: `cuda`, `metal`.
     fn name(&self) -> &'static str;
 
-    /// The devices, the preferred one first; empty if there is none, [`unavailable`](Self::unavailable) says why.
+    /// The devices, the preferred one first; empty if there is none, [`unavailable`](Self::unavailable) says
+    /// why.
     fn list(&self) -> Vec<DeviceInfo>;
 
     /// Reason for an empty list: no driver, no device, another system.
@@ -72,9 +73,9 @@ pub trait Device: Debug + Send + Sync + Sized + 'static {
     /// [`DeviceError::OutOfMemory`]; the device stays usable.
     fn allocate(&self, bytes: u64) -> Result<Self::Buffer, DeviceError>;
 
-    /// Puts `memory[range]` on the device, ready for every stream when the call returns. Whoever passes `memory`
-    /// keeps its bytes as they are for the life of the buffer: a device of unified memory reads them in place.
-    /// Kernels load values of up to 4 bytes from it, so the range starts at a multiple of 4.
+    /// Puts `memory[range]` on the device, ready for every stream when the call returns. Whoever passes
+    /// `memory` keeps its bytes as they are for the life of the buffer: a device of unified memory reads them
+    /// in place. Kernels load values of up to 4 bytes from it, so the range starts at a multiple of 4.
     ///
     /// # Errors
     ///
@@ -86,8 +87,8 @@ pub trait Device: Debug + Send + Sync + Sized + 'static {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::Compile`] with the compiler's log; [`DeviceError::Kernel`] if the module lacks the name or
-    /// the device cannot run that many threads.
+    /// [`DeviceError::Compile`] with the compiler's log; [`DeviceError::Kernel`] if the module lacks the name
+    /// or the device cannot run that many threads.
     fn kernel(&self, spec: &KernelSpec) -> Result<Self::Kernel, DeviceError>;
 
     /// A new stream.
@@ -122,8 +123,8 @@ pub trait Stream: Debug + Send {
         bytes: u64,
     ) -> Result<(), DeviceError>;
 
-    /// Launches a kernel over `grid` threadgroups of its own number of threads. `args` are the kernel's arguments
-    /// in order. A grid with a zero does nothing.
+    /// Launches a kernel over `grid` threadgroups of its own number of threads. `args` are the kernel's
+    /// arguments in order. A grid with a zero does nothing.
     ///
     /// # Errors
     ///
@@ -164,7 +165,8 @@ pub type Buffer<S> = <<S as Stream>::Device as Device>::Buffer;
 /// An argument of a kernel.
 #[derive(Debug)]
 pub enum Arg<'a, B> {
-    /// Memory from byte `at` of a buffer on, `at` being a multiple of 4. Metal: `setBuffer`; CUDA: the address.
+    /// Memory from byte `at` of a buffer on, `at` being a multiple of 4. Metal: `setBuffer`; CUDA: the
+    /// address.
     Buffer(&'a B, u64),
     /// A `#[repr(C)]` struct of up to 4 KiB, by value. Metal: `setBytes`; CUDA: a pointer to the bytes.
     Params(&'a [u8]),
@@ -186,7 +188,8 @@ pub struct Limits {
     pub grid_max: [u32; 3],
     /// Bytes of a buffer.
     pub buffer_max: u64,
-    /// Threadgroups that keep the device busy: kernels that can be split are split until there are about so many.
+    /// Threadgroups that keep the device busy: kernels that can be split are split until there are about so
+    /// many.
     pub groups_wanted: u32,
 }
 

@@ -1,5 +1,5 @@
-//! Exsa's executor for GPUs: dense decoders over a small [`Device`](device::Device) trait, with kernels in one
-//! source for Metal, CUDA and an emulator that runs them on the CPU in every test.
+//! Exsa's executor for GPUs: dense decoders over a small [`Device`](device::Device) trait, with kernels in
+//! one source for Metal, CUDA and an emulator that runs them on the CPU in every test.
 #![deny(unsafe_code)]
 
 mod backend;

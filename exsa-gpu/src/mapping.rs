@@ -19,8 +19,8 @@ pub(crate) fn open(source: &ModelSource) -> Result<HostBytes, LoadError> {
         ModelSource::File(path) => {
             let io = |source| LoadError::Io { path: path.clone(), source };
             let file = std::fs::File::open(path).map_err(io)?;
-            // SAFETY: a mapping is undefined behaviour only if the file changes under it. Model files are read-only
-            // data that are replaced, not rewritten; the documentation of the backend asks for it.
+            // SAFETY: a mapping is undefined behaviour only if the file changes under it. Model files are
+            // read-only data that are replaced, not rewritten; the documentation of the backend asks for it.
             let map = unsafe { Mmap::map(&file) }.map_err(io)?;
             Ok(Arc::new(map))
         }

@@ -1,7 +1,7 @@
 //! Launches of the kernels, one method each: arguments in the kernel's order, and its grid.
 
 use super::params::{
-    AddParams, AttendParams, CombineParams, EmbedParams, GatherParams, GateParams, HeadsParams, LogitParams,
+    AddParams, AttendParams, CombineParams, EmbedParams, GateParams, GatherParams, HeadsParams, LogitParams,
     NormParams, ProductParams,
 };
 use super::{KernelSpec, KvElement, WeightType};
@@ -75,8 +75,8 @@ struct WeightKernels<D: Device> {
 #[derive(Debug)]
 pub(crate) struct AttentionKernels<D: Device> {
     heads: D::Kernel,
-    one: D::Kernel,
-    four: D::Kernel,
+    /// For views of one row, and for longer ones: a head at a time, and four.
+    attend: [[D::Kernel; 2]; 2],
 }
 
 impl<D: Device> Kernels<D> {
@@ -250,31 +250,37 @@ impl<D: Device> Kernels<D> {
         stream.launch(kernel, grid, &[w.arg(), x.arg(), y.arg(), Arg::Params(&params.bytes())])
     }
 
-    /// `combine`.
+    /// `combine` of `n` views.
     pub fn combine(
         &self,
         stream: &mut D::Stream,
-        [parts, out]: [At<'_, D>; 2],
-        rows: usize,
+        [parts, views, out]: [At<'_, D>; 3],
+        n: usize,
         params: CombineParams,
     ) -> Result<(), DeviceError> {
-        let args = [parts.arg(), out.arg(), Arg::Params(&params.bytes())];
-        stream.launch(&self.combine, [count(rows)?, params.heads, 1], &args)
+        let args = [parts.arg(), views.arg(), out.arg(), Arg::Params(&params.bytes())];
+        stream.launch(&self.combine, [count(n)?, params.heads, 1], &args)
     }
 }
 
 impl<D: Device> AttentionKernels<D> {
     /// Compiles the kernels for heads of `dim` dimensions.
     pub fn new(device: &D, element: KvElement, dim: u32) -> Result<Self, DeviceError> {
-        let attend = |heads| {
-            let spec = KernelSpec::attend(element, dim, heads).ok_or_else(|| DeviceError::Kernel {
+        let attend = |shape| {
+            let spec = KernelSpec::attend(element, dim, shape).ok_or_else(|| DeviceError::Kernel {
                 name: "attend".to_owned(),
                 problem: format!("heads of {dim} dimensions, but at most 256 are supported"),
             })?;
             device.kernel(&spec)
         };
         let heads = device.kernel(&KernelSpec::heads(element))?;
-        Ok(Self { heads, one: attend(1)?, four: attend(4)? })
+        let attend = [[attend((1, 1))?, attend((1, 4))?], [attend((8, 1))?, attend((2, 4))?]];
+        Ok(Self { heads, attend })
+    }
+
+    /// Rows of a view at most, if it is not of one row.
+    pub fn rows_at_once(heads: u32, kv_heads: u32) -> usize {
+        if heads_at_once(heads, kv_heads) == 1 { 8 } else { 2 }
     }
 
     /// `heads`.
@@ -292,24 +298,25 @@ impl<D: Device> AttentionKernels<D> {
         stream.launch(&self.heads, [count(rows)?, heads, 1], &args)
     }
 
-    /// Threadgroups of a row and split of attention.
+    /// Threadgroups of a view and split of attention.
     pub fn groups(heads: u32, kv_heads: u32) -> u32 {
         kv_heads * (heads / kv_heads).div_ceil(heads_at_once(heads, kv_heads))
     }
 
-    /// `attend`.
+    /// `attend` of `n` views, of one row each or of more.
     pub fn attend(
         &self,
         stream: &mut D::Stream,
         args: [At<'_, D>; 6],
-        rows: usize,
+        (n, is_single): (usize, bool),
         params: AttendParams,
     ) -> Result<(), DeviceError> {
         let [x, keys, values, tables, views, out] = args.map(At::arg);
         let bytes = params.bytes();
         let args = [x, keys, values, tables, views, out, Arg::Params(&bytes)];
-        let grid = [count(rows)?, Self::groups(params.heads, params.kv_heads), params.splits];
-        let kernel = if heads_at_once(params.heads, params.kv_heads) == 1 { &self.one } else { &self.four };
+        let grid = [count(n)?, Self::groups(params.heads, params.kv_heads), params.splits];
+        let [one, four] = &self.attend[usize::from(!is_single)];
+        let kernel = if heads_at_once(params.heads, params.kv_heads) == 1 { one } else { four };
         stream.launch(kernel, grid, &args)
     }
 }

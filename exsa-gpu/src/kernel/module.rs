@@ -29,6 +29,9 @@ pub enum Module {
 /// Dimensions of heads up to which a kernel of attention goes.
 pub(super) const ATTEND_WIDTHS: [u32; 4] = [32, 64, 128, 256];
 
+/// Rows and heads that a kernel of attention takes at once.
+pub(super) const ATTEND_SHAPES: [(u32, u32); 4] = [(1, 1), (1, 4), (8, 1), (2, 4)];
+
 const COMMON: (&str, &str) = ("common.inl", include_str!("../../kernels/common.inl"));
 const ROWS: (&str, &str) = ("rows.inl", include_str!("../../kernels/rows.inl"));
 const ATTENTION: (&str, &str) = ("attention.inl", include_str!("../../kernels/attention.inl"));
@@ -56,8 +59,8 @@ impl Module {
         }
     }
 
-    /// The source in `language`, prelude included, to be compiled without headers or further files. Messages of
-    /// the compiler name the files of `exsa-gpu/kernels`.
+    /// The source in `language`, prelude included, to be compiled without headers or further files. Messages
+    /// of the compiler name the files of `exsa-gpu/kernels`.
     #[must_use]
     pub fn source(self, language: Language) -> String {
         let prelude = match language {
@@ -90,7 +93,7 @@ impl Module {
             Self::Attention(element) => {
                 let attend = ATTEND_WIDTHS
                     .into_iter()
-                    .flat_map(|width| [1, 4].map(|heads| KernelSpec::attend(element, width, heads)));
+                    .flat_map(|width| ATTEND_SHAPES.map(|shape| KernelSpec::attend(element, width, shape)));
                 [KernelSpec::heads(element)].into_iter().chain(attend.flatten()).collect()
             }
             Self::Combine => vec![KernelSpec::combine()],

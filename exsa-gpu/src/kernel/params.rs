@@ -52,5 +52,5 @@ pub(crate) const HEADS_INTERLEAVED: u32 = 4;
 /// Positions of the fine part of a table of angles.
 pub(crate) const ROPE_FINE: usize = 256;
 
-/// Words of a row's view in attention.
-pub(crate) const VIEW_WORDS: usize = 4;
+/// Words of a view in attention.
+pub(crate) const VIEW_WORDS: usize = 5;

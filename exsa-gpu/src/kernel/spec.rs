@@ -40,11 +40,11 @@ impl KernelSpec {
         Self::new(Module::Attention(element), format!("heads_{}", element.name()), 128)
     }
 
-    /// Attention of `heads` heads at a time, 1 or 4, of `dim` dimensions; `None` for more than there are kernels
-    /// for.
-    pub(crate) fn attend(element: KvElement, dim: u32, heads: u32) -> Option<Self> {
+    /// Attention of so many rows and heads at a time, of `dim` dimensions; `None` for more than there are
+    /// kernels for.
+    pub(crate) fn attend(element: KvElement, dim: u32, (rows, heads): (u32, u32)) -> Option<Self> {
         let width = ATTEND_WIDTHS.into_iter().find(|width| dim <= *width)?;
-        let name = format!("attend_{}_{width}_{heads}", element.name());
+        let name = format!("attend_{}_{width}_{rows}x{heads}", element.name());
         Some(Self::new(Module::Attention(element), name, 128))
     }
 

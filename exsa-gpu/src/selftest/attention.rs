@@ -18,10 +18,14 @@ pub(super) fn check<D: Device>(rig: &mut Rig<'_, D>, element: KvElement) -> Resu
         heads(rig, element, flags)?;
     }
     // Widths of each kernel, one head and several for each head of keys, windows, splits and caps.
-    attend(rig, element, Shape { dim: 20, kv_heads: 3, group: 1, window: 0, splits: 1, softcap: 0.0 })?;
-    attend(rig, element, Shape { dim: 64, kv_heads: 2, group: 6, window: 0, splits: 3, softcap: 0.0 })?;
-    attend(rig, element, Shape { dim: 80, kv_heads: 1, group: 4, window: 37, splits: 1, softcap: 20.0 })?;
-    attend(rig, element, Shape { dim: 256, kv_heads: 1, group: 2, window: 50, splits: 4, softcap: 0.0 })
+    let shape = Shape { dim: 20, kv_heads: 3, group: 1, window: 0, splits: 1, softcap: 0.0, rows_max: 1 };
+    attend(rig, element, shape)?;
+    attend(rig, element, Shape { dim: 64, kv_heads: 2, group: 6, splits: 3, ..shape })?;
+    attend(rig, element, Shape { dim: 80, kv_heads: 1, group: 4, window: 37, softcap: 20.0, ..shape })?;
+    attend(rig, element, Shape { dim: 256, kv_heads: 1, group: 2, window: 50, splits: 4, ..shape })?;
+    // Views of several rows.
+    attend(rig, element, Shape { dim: 20, window: 33, rows_max: 8, ..shape })?;
+    attend(rig, element, Shape { dim: 128, kv_heads: 2, group: 5, rows_max: 2, ..shape })
 }
 
 /// Values as the cache keeps them, and their bytes.
@@ -94,7 +98,7 @@ fn heads<D: Device>(rig: &mut Rig<'_, D>, element: KvElement, flags: u32) -> Res
     let values = cached(rig, element, &buffers[7], cache)?;
     let (mut queries, mut kept) = (Vec::new(), Vec::new());
     let (mut expected_queries, mut expected_kept) = (Vec::new(), Vec::new());
-    for row in 0..rows {
+    for (row, (position, slot)) in positions.iter().zip(&slots).enumerate() {
         for head in 0..all {
             let at = (row * all + head) * dim;
             let is_key = (n_head..n_head + kv_heads).contains(&head);
@@ -110,13 +114,13 @@ fn heads<D: Device>(rig: &mut Rig<'_, D>, element: KvElement, flags: u32) -> Res
                 vector.iter_mut().zip(norm).for_each(|(x, w)| *x *= scale * f64::from(*w));
             }
             if head < n_head + kv_heads {
-                rotate(&mut vector, &frequencies, positions[row], flags & HEADS_INTERLEAVED != 0);
+                rotate(&mut vector, &frequencies, *position, flags & HEADS_INTERLEAVED != 0);
             }
             if head < n_head {
                 queries.extend_from_slice(&got[at..at + dim]);
                 expected_queries.extend(vector.into_iter().map(|x| (x, 1.0 + x.abs())));
             } else {
-                let (slot, kv_head) = (slots[row] as usize, (head - n_head) % kv_heads);
+                let (slot, kv_head) = (*slot as usize, (head - n_head) % kv_heads);
                 let place = (slot / BLOCK_TOKENS * kv_heads + kv_head) * BLOCK_TOKENS + slot % BLOCK_TOKENS;
                 let cache = if is_key { &keys } else { &values };
                 kept.extend_from_slice(&cache[place * dim..][..dim]);
@@ -152,28 +156,34 @@ struct Shape {
     window: usize,
     splits: usize,
     softcap: f32,
+    /// Rows of a view at most.
+    rows_max: usize,
 }
 
 fn attend<D: Device>(rig: &mut Rig<'_, D>, element: KvElement, shape: Shape) -> Result<(), DeviceError> {
-    let Shape { dim, kv_heads, group, window, splits, softcap } = shape;
-    let (rows, n_head) = (rig.number(2..=3), kv_heads * group);
+    let Shape { dim, kv_heads, group, window, splits, softcap, rows_max } = shape;
+    let (n_views, n_head) = (rig.number(2..=3), kv_heads * group);
+    let counts: Vec<usize> = (0..n_views).map(|_| rig.number(1..=rows_max)).collect();
+    let rows: usize = counts.iter().sum();
     let stride = (n_head + 2 * kv_heads) * dim;
-    let lengths: Vec<usize> = (0..rows).map(|row| if row == 0 { 1 } else { rig.number(2..=150) }).collect();
+    let lengths: Vec<usize> =
+        (0..n_views).map(|view| if view == 0 { 1 } else { rig.number(2..=150) }).collect();
     let n_blocks = 9;
     let x = rig.floats(rows * stride);
     let n = n_blocks * kv_heads * BLOCK_TOKENS * dim;
     let ((keys, key_bytes), (values, value_bytes)) =
         (rounded(element, &rig.floats(n)), rounded(element, &rig.floats(n)));
-    // Rows in another order than the queries, tables anywhere among the blocks.
-    let (mut tables, mut views) = (Vec::new(), Vec::new());
-    for (row, length) in lengths.iter().enumerate() {
-        views.extend([word(rows - 1 - row), word(tables.len()), word(*length), 0]);
-        for _ in 0..length.div_ceil(BLOCK_TOKENS) {
+    // Views in another order than the queries, tables anywhere among the blocks.
+    let (mut tables, mut views, mut out_row) = (Vec::new(), Vec::new(), 0);
+    for (length, n) in lengths.iter().zip(&counts) {
+        views.extend([rows - out_row - n, tables.len(), *length, *n, out_row].map(word));
+        out_row += n;
+        for _ in 0..(length + n - 1).div_ceil(BLOCK_TOKENS) {
             tables.push(word(rig.number(0..=n_blocks - 1)));
         }
     }
     let kernels = AttentionKernels::new(rig.device, element, word(dim))?;
-    let parts = rig.output(rows * n_head * splits * (dim + 2))?;
+    let parts = rig.output(n_views * n_head * splits * (dim + 2))?;
     let out = rig.output(rows * n_head * dim)?;
     let buffers = [
         rig.upload(&x)?,
@@ -195,24 +205,32 @@ fn attend<D: Device>(rig: &mut Rig<'_, D>, element: KvElement, shape: Shape) -> 
     };
     let [xs, ks, vs, ts, views_at] = buffers.each_ref().map(|buffer| At(buffer, 0));
     let to = if splits == 1 { &out } else { &parts };
-    kernels.attend(&mut rig.stream, [xs, ks, vs, ts, views_at, At(to, 0)], rows, params)?;
+    kernels.attend(
+        &mut rig.stream,
+        [xs, ks, vs, ts, views_at, At(to, 0)],
+        (n_views, rows_max == 1),
+        params,
+    )?;
     if splits > 1 {
         let kernels = rig.kernels(&[])?;
         let params = CombineParams { heads: word(n_head), dim: word(dim), splits: word(splits) };
-        kernels.combine(&mut rig.stream, [At(&parts, 0), At(&out, 0)], rows, params)?;
+        kernels.combine(&mut rig.stream, [At(&parts, 0), views_at, At(&out, 0)], n_views, params)?;
     }
     let got = rig.read(&out, rows * n_head * dim)?;
     let mut expected = Vec::new();
-    for (row, length) in lengths.iter().enumerate() {
-        let table = &tables[views[4 * row + 1] as usize..];
+    let row_of = |view: usize| (0..counts[view]).map(move |row| (view, row));
+    for (view, row) in (0..n_views).flat_map(row_of) {
+        let view = &views[5 * view..][..5];
+        let (length, x_row) = (view[2] as usize + row, view[0] as usize + row);
+        let table = &tables[view[1] as usize..];
         let start = if window > 0 { length.saturating_sub(window) } else { 0 };
         for head in 0..n_head {
-            let query = &x[(rows - 1 - row) * stride + head * dim..][..dim];
+            let query = &x[x_row * stride + head * dim..][..dim];
             let place = |token: usize| {
                 let block = table[token / BLOCK_TOKENS] as usize;
                 ((block * kv_heads + head / group) * BLOCK_TOKENS + token % BLOCK_TOKENS) * dim
             };
-            let scores: Vec<f64> = (start..*length)
+            let scores: Vec<f64> = (start..length)
                 .map(|token| {
                     let key = &keys[place(token)..][..dim];
                     let dot: f64 = query.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum();
@@ -224,13 +242,14 @@ fn attend<D: Device>(rig: &mut Rig<'_, D>, element: KvElement, shape: Shape) -> 
             let weights: Vec<f64> = scores.iter().map(|score| (score - top).exp()).collect();
             let total: f64 = weights.iter().sum();
             for d in 0..dim {
-                let sum = weights.iter().zip(start..).map(|(w, token)| w * f64::from(values[place(token) + d]));
+                let sum =
+                    weights.iter().zip(start..).map(|(w, token)| w * f64::from(values[place(token) + d]));
                 expected.push((sum.sum::<f64>() / total, 1.0));
             }
         }
     }
     let name = format!(
-        "attend_{} {rows} x {n_head}/{kv_heads} x {dim}, window {window}, {splits} splits, cap {softcap}",
+        "attend_{} {rows} rows in {n_views} views x {n_head}/{kv_heads} x {dim}, window {window}, {splits} splits",
         element.name()
     );
     rig.compare(name, &got, expected, LIMIT);
@@ -252,10 +271,14 @@ pub(super) fn check_combine<D: Device>(rig: &mut Rig<'_, D>) -> Result<(), Devic
     let kernels = rig.kernels(&[])?;
     let (from, to) = (rig.upload(&parts)?, rig.output(rows * heads * dim)?);
     let params = CombineParams { heads: word(heads), dim: word(dim), splits: word(splits) };
-    kernels.combine(&mut rig.stream, [At(&from, 0), At(&to, 0)], rows, params)?;
+    // Rows of the output in the opposite order.
+    let views: Vec<u32> = (0..rows).flat_map(|row| [0, 0, 0, 1, word(rows - 1 - row)]).collect();
+    let views = rig.upload_words(&views)?;
+    kernels.combine(&mut rig.stream, [At(&from, 0), At(&views, 0), At(&to, 0)], rows, params)?;
     let got = rig.read(&to, rows * heads * dim)?;
     let mut expected = Vec::new();
-    for parts in parts.chunks(splits * width) {
+    for at in (0..rows).rev().flat_map(|row| row * heads..(row + 1) * heads) {
+        let parts = &parts[at * splits * width..][..splits * width];
         let of = |part: &[f32], i: usize| f64::from(part[i]);
         let top = parts.chunks(width).map(|part| of(part, dim)).fold(f64::MIN, f64::max);
         let fade = |part: &[f32]| (of(part, dim) - top).exp();

@@ -1,4 +1,5 @@
-//! Checks of every kernel on a device against plain arithmetic in f64 on the host, on random shapes with tails.
+//! Checks of every kernel on a device against plain arithmetic in f64 on the host, on random shapes with
+//! tails.
 //!
 //! The emulated device runs them in tests; on a GPU they are the first thing to run.
 
@@ -18,8 +19,8 @@ use std::fmt;
 pub struct Outcome {
     /// The kernel, and the shape that it ran on.
     pub name: String,
-    /// Largest error, relative to the size of the terms of each result; infinite for values that are not numbers,
-    /// and for writes past an output's end.
+    /// Largest error, relative to the size of the terms of each result; infinite for values that are not
+    /// numbers, and for writes past an output's end.
     pub error: f64,
     /// Largest error allowed.
     pub limit: f64,

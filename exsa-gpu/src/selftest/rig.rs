@@ -2,8 +2,8 @@
 
 use super::Outcome;
 use crate::device::{Device, DeviceError, Stream};
-use crate::kernel::launch::Kernels;
 use crate::kernel::WeightType;
+use crate::kernel::launch::Kernels;
 
 /// Floats behind every output that a kernel must leave alone.
 const GUARD: usize = 64;

@@ -4,7 +4,7 @@ use super::rig::{Rig, word};
 use crate::device::{Device, DeviceError};
 use crate::kernel::launch::At;
 use crate::kernel::params::{
-    AddParams, GATE_GELU, GATE_SILU, GatherParams, GateParams, LogitParams, NORM_ADD, NORM_BIAS, NORM_LAYER,
+    AddParams, GATE_GELU, GATE_SILU, GateParams, GatherParams, LogitParams, NORM_ADD, NORM_BIAS, NORM_LAYER,
     NormParams,
 };
 
@@ -47,8 +47,7 @@ fn norm<D: Device>(rig: &mut Rig<'_, D>, flags: u32) -> Result<(), DeviceError> 
     let kernels = rig.kernels(&[])?;
     let buffers = [rig.guarded(&x)?, rig.upload(&t)?, rig.upload(&weight)?, rig.upload(&bias)?];
     let y = rig.output(rows * stride)?;
-    let params =
-        NormParams { cols: word(cols), stride: word(stride), flags, epsilon: 1e-5, factor: 0.7 };
+    let params = NormParams { cols: word(cols), stride: word(stride), flags, epsilon: 1e-5, factor: 0.7 };
     let [x_at, t_at, weight_at, bias_at] = buffers.each_ref().map(|buffer| At(buffer, 0));
     kernels.norm(&mut rig.stream, [x_at, t_at, weight_at, bias_at, At(&y, 0)], rows, params)?;
     let summed = |row: usize, i: usize| {
@@ -66,8 +65,7 @@ fn norm<D: Device>(rig: &mut Rig<'_, D>, flags: u32) -> Result<(), DeviceError> 
         sums.extend(values.iter().map(|value| (*value, 1.0)));
     }
     rig.compare(format!("norm {rows} x {cols}, flags {flags}"), &got, expected, LIMIT);
-    let rows_of_x: Vec<f32> =
-        got_x.chunks(stride).flat_map(|row| row[..cols].iter().copied()).collect();
+    let rows_of_x: Vec<f32> = got_x.chunks(stride).flat_map(|row| row[..cols].iter().copied()).collect();
     rig.compare(format!("norm {rows} x {cols}, flags {flags}: sums"), &rows_of_x, sums, LIMIT);
     Ok(())
 }
@@ -78,8 +76,7 @@ fn norm_in_place<D: Device>(rig: &mut Rig<'_, D>) -> Result<(), DeviceError> {
     let (x, weight) = (rig.floats(rows * cols), rig.floats(cols));
     let kernels = rig.kernels(&[])?;
     let (buffer, weights) = (rig.guarded(&x)?, rig.upload(&weight)?);
-    let params =
-        NormParams { cols: word(cols), stride: word(cols), flags: 0, epsilon: 1e-6, factor: 0.0 };
+    let params = NormParams { cols: word(cols), stride: word(cols), flags: 0, epsilon: 1e-6, factor: 0.0 };
     let (at, w) = (At(&buffer, 0), At(&weights, 0));
     kernels.norm(&mut rig.stream, [at, w, w, w, at], rows, params)?;
     let got = rig.read(&buffer, rows * cols)?;
@@ -127,8 +124,8 @@ fn gate<D: Device>(rig: &mut Rig<'_, D>, activation: u32, gated: u32) -> Result<
     let got = rig.read(&to, rows * cols)?;
     let mut expected = Vec::new();
     for row in x.chunks(width) {
-        for i in 0..cols {
-            let v = f64::from(row[i]);
+        for (i, v) in row[..cols].iter().enumerate() {
+            let v = f64::from(*v);
             let active = if activation == GATE_GELU {
                 let inner = (2.0 / std::f64::consts::PI).sqrt() * (v + 0.044715 * v.powi(3));
                 0.5 * v * (1.0 + inner.tanh())

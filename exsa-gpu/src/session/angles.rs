@@ -1,5 +1,5 @@
-//! Tables of RoPE's angles: the positions below [`ROPE_FINE`], and its multiples. Kernels add the two up, so that
-//! the table of a long context stays small and every angle comes from f64.
+//! Tables of RoPE's angles: the positions below [`ROPE_FINE`], and its multiples. Kernels add the two up, so
+//! that the table of a long context stays small and every angle comes from f64.
 
 use crate::device::{Device, DeviceError, HostBytes};
 use crate::kernel::params::ROPE_FINE;

@@ -34,8 +34,8 @@ impl<D: Device> KvCache<D> {
         Ok(())
     }
 
-    /// Writes whole blocks, layer by layer, keys before values, with zeros for the tokens past `len`: these may be
-    /// of other sequences.
+    /// Writes whole blocks, layer by layer, keys before values, with zeros for the tokens past `len`: these
+    /// may be of other sequences.
     pub fn save(
         &self,
         blocks: &[BlockId],

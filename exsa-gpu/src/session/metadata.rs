@@ -18,6 +18,8 @@ pub(crate) struct Metadata<D: Device> {
     pub rows: usize,
     /// Tokens that a row of the batch sees at most.
     pub longest: usize,
+    /// Views of all rows, and of those with logits: their number of one row, and of more.
+    counts: [[usize; 2]; 2],
 }
 
 impl<D: Device> Metadata<D> {
@@ -25,17 +27,18 @@ impl<D: Device> Metadata<D> {
     pub fn new(device: &D, tokens: usize, blocks: usize) -> Result<Self, DeviceError> {
         let capacity = fixed(tokens, tokens) + blocks;
         let buffer = device.allocate(4 * capacity as u64)?;
-        Ok(Self { buffer, capacity, words: Vec::new(), tokens: 0, rows: 0, longest: 0 })
+        let counts = [[0; 2]; 2];
+        Ok(Self { buffer, capacity, words: Vec::new(), tokens: 0, rows: 0, longest: 0, counts })
     }
 
-    /// Fills in the tokens, positions, slots and views of `batch`, the rows with logits and their views, and the
-    /// tables.
+    /// Fills in the tokens, positions, slots and views of `batch`, the rows with logits and their views, and
+    /// the tables. Views have up to `view_rows` rows.
     pub fn fill(
         &mut self,
         device: &D,
         stream: &mut D::Stream,
-        batch: &Batch,
-        tables: &BlockTables,
+        (batch, tables): (&Batch, &BlockTables),
+        view_rows: usize,
     ) -> Result<(), DeviceError> {
         let word = |n: usize| {
             u32::try_from(n).map_err(|_| DeviceError::Range(format!("{n} in the metadata of a batch")))
@@ -57,16 +60,31 @@ impl<D: Device> Metadata<D> {
         for row in batch.row_tokens() {
             words.push(word(row)?);
         }
-        for chosen in [false, true] {
-            let (mut table, mut row) = (0, 0);
-            for span in batch.spans() {
-                let skipped = if chosen { span.len() - span.rows } else { 0 };
-                for i in skipped..span.len() {
-                    words.extend([word(row + i)?, word(table)?, word(span.position + i + 1)?, 0]);
+        for (chosen, counts) in [false, true].into_iter().zip(&mut self.counts) {
+            for (is_single, count) in [true, false].into_iter().zip(counts.iter_mut()) {
+                *count = 0;
+                let (mut table, mut first, mut out) = (0, 0, 0);
+                for span in batch.spans() {
+                    let skipped = if chosen { span.len() - span.rows } else { 0 };
+                    let rows = span.len() - skipped;
+                    for start in (0..rows).step_by(view_rows) {
+                        let n = view_rows.min(rows - start);
+                        if (n == 1) == is_single {
+                            let (i, seen) = (skipped + start, span.position + skipped + start + 1);
+                            let view = [first + i, table, seen, n, out + start];
+                            for value in view {
+                                words.push(word(value)?);
+                            }
+                            *count += 1;
+                        }
+                    }
+                    (first, out) = (first + span.len(), out + rows);
+                    table += tables.blocks(span.seq).len();
                 }
-                row += span.len();
-                table += tables.blocks(span.seq).len();
             }
+            // Room for the most views that there can be, so that what follows has its place.
+            let rows = if chosen { batch.rows() } else { batch.len() };
+            words.resize(words.len() + VIEW_WORDS * (rows - counts_sum(counts)), 0);
         }
         for span in batch.spans() {
             self.longest = self.longest.max(span.end());
@@ -104,16 +122,22 @@ impl<D: Device> Metadata<D> {
         self.at(3 * self.tokens)
     }
 
-    /// Views of all rows, or of those with logits.
-    pub fn views(&self, chosen: bool) -> At<'_, D> {
+    /// Views of all rows, or of those with logits, of one row or of more, and their number.
+    pub fn views(&self, chosen: bool, is_single: bool) -> (At<'_, D>, usize) {
         let all = 3 * self.tokens + self.rows;
-        self.at(if chosen { all + VIEW_WORDS * self.tokens } else { all })
+        let first = if chosen { all + VIEW_WORDS * self.tokens } else { all };
+        let [single, longer] = self.counts[usize::from(chosen)];
+        if is_single { (self.at(first), single) } else { (self.at(first + VIEW_WORDS * single), longer) }
     }
 
     /// The tables, one after another.
     pub fn tables(&self) -> At<'_, D> {
         self.at(fixed(self.tokens, self.rows))
     }
+}
+
+fn counts_sum(counts: &[usize; 2]) -> usize {
+    counts.iter().sum()
 }
 
 /// Words before the tables.

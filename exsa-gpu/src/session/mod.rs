@@ -131,7 +131,9 @@ impl<D: Device> GpuSession<D> {
     fn pass(&mut self, batch: &Batch, states: bool) -> Result<(), StepError> {
         let Self { model, tables, metadata, stream, values, .. } = self;
         let stream = stream.get_mut().unwrap_or_else(PoisonError::into_inner);
-        metadata.fill(&*model.device, stream, batch, tables)?;
+        let (n_head, n_head_kv) = (model.config.n_head as u32, model.config.n_head_kv as u32);
+        let view_rows = AttentionKernels::<D>::rows_at_once(n_head, n_head_kv);
+        metadata.fill(&model.device, stream, (batch, tables), view_rows)?;
         let mut pass = Pass {
             model,
             stream,

@@ -7,7 +7,7 @@ use super::scratch::{Scratch, ScratchSizes};
 use crate::device::{Device, DeviceError, Stream};
 use crate::kernel::launch::{At, AttentionKernels};
 use crate::kernel::params::{
-    AddParams, AttendParams, CombineParams, EmbedParams, GATE_GELU, GATE_SILU, GatherParams, GateParams,
+    AddParams, AttendParams, CombineParams, EmbedParams, GATE_GELU, GATE_SILU, GateParams, GatherParams,
     HEADS_INTERLEAVED, HEADS_KEY_NORM, HEADS_QUERY_NORM, HeadsParams, LogitParams, NORM_ADD, NORM_BIAS,
     NORM_LAYER, NormParams, ProductParams,
 };
@@ -45,8 +45,8 @@ struct Rows {
 }
 
 impl<D: Device> Pass<'_, D> {
-    /// Runs all layers; the normalized hidden states of the rows with logits are at the front of the buffer of
-    /// `scratch.input` that is returned.
+    /// Runs all layers; the normalized hidden states of the rows with logits are at the front of the buffer
+    /// of `scratch.input` that is returned.
     pub fn layers(&mut self) -> Result<Option<usize>, StepError> {
         let (model, scratch, metadata) = (self.model, self.scratch, self.metadata);
         let mut rows = Rows { buffer: 0, n: metadata.tokens };
@@ -112,8 +112,8 @@ impl<D: Device> Pass<'_, D> {
         Ok(read_floats::<D>(self.stream, &self.scratch.input[buffer], states)?)
     }
 
-    /// Adds what attention gives to the hidden states, and makes the input of the MLP. With `chosen`, only rows
-    /// with logits go on after keys and values are written; `false` if there are none.
+    /// Adds what attention gives to the hidden states, and makes the input of the MLP. With `chosen`, only
+    /// rows with logits go on after keys and values are written; `false` if there are none.
     fn attention(
         &mut self,
         index: usize,
@@ -139,7 +139,7 @@ impl<D: Device> Pass<'_, D> {
                 *rows = Rows { buffer: 1, n: metadata.rows };
             }
         }
-        self.attend(index, attention, rows.n, rows.buffer == 1)?;
+        self.attend(index, attention, rows.buffer == 1)?;
         let attended = At(&scratch.attended, 0);
         debug_assert_eq!(attention.output.weight.cols as usize, width);
         let to = (At(&scratch.projected, 0), self.model.config.n_embd);
@@ -177,7 +177,10 @@ impl<D: Device> Pass<'_, D> {
             RopePairs::Neox => 0,
         };
         let mut weights = [&scratch.projected; 2];
-        let parts = [(&attention.query_norm, width, HEADS_QUERY_NORM), (&attention.key_norm, width_kv, HEADS_KEY_NORM)];
+        let parts = [
+            (&attention.query_norm, width, HEADS_QUERY_NORM),
+            (&attention.key_norm, width_kv, HEADS_KEY_NORM),
+        ];
         for (i, (norm, cols, flag)) in parts.into_iter().enumerate() {
             match norm {
                 HeadNorm::Absent => {}
@@ -225,46 +228,42 @@ impl<D: Device> Pass<'_, D> {
         Ok(self.kernels.heads(self.stream, operands, rows.n, params)?)
     }
 
-    /// Attention of `n` rows, all or the chosen ones.
-    fn attend(
-        &mut self,
-        index: usize,
-        attention: &Attention<D>,
-        n: usize,
-        chosen: bool,
-    ) -> Result<(), StepError> {
+    /// Attention of all rows, or of the chosen ones.
+    fn attend(&mut self, index: usize, attention: &Attention<D>, chosen: bool) -> Result<(), StepError> {
         let (scratch, metadata) = (self.scratch, self.metadata);
         let heads = &attention.heads;
         let (n_head, n_head_kv, dim) = (word(heads.n_head), word(heads.n_head_kv), word(heads.head_dim));
         let seen = heads.window.map_or(metadata.longest, |window| window.min(metadata.longest));
-        let groups = n * AttentionKernels::<D>::groups(n_head, n_head_kv) as usize;
-        // The parts have room for as many rows and splits as there are groups to be split into.
-        let splits = (self.sizes.split_groups / groups.max(1)).min(seen.div_ceil(SPLIT_TOKENS)).max(1);
-        let params = AttendParams {
-            heads: n_head,
-            kv_heads: n_head_kv,
-            dim,
-            stride: (n_head + 2 * n_head_kv) * dim,
-            window: heads.window.map_or(0, |window| u32::try_from(window).unwrap_or(0)),
-            splits: word(splits),
-            scale: heads.scale,
-            softcap: heads.softcap.unwrap_or(0.0),
-        };
         let [keys, values] = &self.cache.layers[index];
-        let out = if splits == 1 { &scratch.attended } else { &scratch.parts };
-        let operands = [
-            At(&scratch.qkv, 0),
-            At(keys, 0),
-            At(values, 0),
-            metadata.tables(),
-            metadata.views(chosen),
-            At(out, 0),
-        ];
-        self.kernels.attend(self.stream, operands, n, params)?;
-        if splits > 1 {
-            let operands = [At(&scratch.parts, 0), At(&scratch.attended, 0)];
-            let params = CombineParams { heads: n_head, dim, splits: params.splits };
-            self.model.kernels.combine(self.stream, operands, n, params)?;
+        for is_single in [true, false] {
+            let (views, n) = metadata.views(chosen, is_single);
+            if n == 0 {
+                continue;
+            }
+            let groups = n * AttentionKernels::<D>::groups(n_head, n_head_kv) as usize;
+            // The parts have room for as many views and splits as there are groups to be split into.
+            let splits = match is_single {
+                true => (self.sizes.split_groups / groups).min(seen.div_ceil(SPLIT_TOKENS)).max(1),
+                false => 1,
+            };
+            let params = AttendParams {
+                heads: n_head,
+                kv_heads: n_head_kv,
+                dim,
+                stride: (n_head + 2 * n_head_kv) * dim,
+                window: heads.window.map_or(0, |window| u32::try_from(window).unwrap_or(0)),
+                splits: word(splits),
+                scale: heads.scale,
+                softcap: heads.softcap.unwrap_or(0.0),
+            };
+            let out = At(if splits == 1 { &scratch.attended } else { &scratch.parts }, 0);
+            let operands = [At(&scratch.qkv, 0), At(keys, 0), At(values, 0), metadata.tables(), views, out];
+            self.kernels.attend(self.stream, operands, (n, is_single), params)?;
+            if splits > 1 {
+                let operands = [At(&scratch.parts, 0), views, At(&scratch.attended, 0)];
+                let params = CombineParams { heads: n_head, dim, splits: params.splits };
+                self.model.kernels.combine(self.stream, operands, n, params)?;
+            }
         }
         Ok(())
     }

@@ -104,8 +104,8 @@ fn element(options: &SessionOptions) -> Result<KvElement, LoadError> {
     }
 }
 
-/// Capabilities of a session by `options`, of a model trained for `n_ctx` tokens, within the bytes that its KV may
-/// take.
+/// Capabilities of a session by `options`, of a model trained for `n_ctx` tokens, within the bytes that its
+/// KV may take.
 fn capabilities(n_ctx: usize, block_bytes: u64, options: &SessionOptions) -> Result<Capabilities, LoadError> {
     let positive = |option: &'static str, value: usize, max: usize| {
         let problem = format!("{value}, but 1 to {max} is allowed");

@@ -36,7 +36,7 @@ pub(crate) struct Scratch<D: Device> {
     pub qkv: D::Buffer,
     /// Outputs of the heads, `[tokens, n_head * head_dim]`.
     pub attended: D::Buffer,
-    /// What is added to the hidden states, `[tokens, n_embd]`.
+    /// Sums for the hidden states, `[tokens, n_embd]`.
     pub projected: D::Buffer,
     /// Gates and values of the MLP, `[tokens, 2 * n_ff]`.
     pub hidden: D::Buffer,

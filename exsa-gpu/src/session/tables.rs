@@ -28,8 +28,8 @@ struct Table {
 
 /// Block tables of all sequences over one pool of blocks.
 ///
-/// A sequence of `len` tokens holds exactly `len.div_ceil(BLOCK_TOKENS)` blocks; `references[b]` is the number of
-/// tables that list block `b`, and the blocks with none are those in `free`.
+/// A sequence of `len` tokens holds exactly `len.div_ceil(BLOCK_TOKENS)` blocks; `references[b]` is the
+/// number of tables that list block `b`, and the blocks with none are those in `free`.
 #[derive(Debug)]
 pub(crate) struct BlockTables {
     tables: Vec<Table>,
