@@ -58,6 +58,7 @@
 pub mod cases;
 mod check;
 mod clause;
+mod compare;
 pub mod edit;
 mod failure;
 pub mod faulty;
@@ -72,6 +73,7 @@ mod suite;
 pub mod test_data;
 pub mod texts;
 
+pub use compare::{Comparison, compare};
 pub use failure::{CaseResult, Clause, Failure, Outcome};
 pub use fixture::{Fixture, IntoFixture};
 #[doc(hidden)]

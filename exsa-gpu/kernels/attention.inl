@@ -35,7 +35,7 @@ struct HeadsParams {
 template <class E>
 FUNC void put_heads(DEVICE_PTR(float) x, DEVICE_PTR(const float) query_norm, DEVICE_PTR(const float) key_norm,
                     DEVICE_PTR(const float) angles, u32 position, u32 slot, DEVICE_PTR(E) keys, DEVICE_PTR(E) values,
-                    HeadsParams p, u32 head, u32 lane)
+                    PARAMS_REF(HeadsParams) p, u32 head, u32 lane)
 {
     const bool is_query = head < p.heads;
     const bool is_key = !is_query && head < p.heads + p.kv_heads;
@@ -126,8 +126,9 @@ struct AttendParams {
 // [view][head][split][dim + 2]: sums of values, largest score, sum of weights.
 template <class E, u32 D, u32 R, u32 H>
 FUNC void attend(DEVICE_PTR(const float) x, DEVICE_PTR(const E) keys, DEVICE_PTR(const E) values,
-                 DEVICE_PTR(const u32) tables, DEVICE_PTR(const u32) views, DEVICE_PTR(float) out, AttendParams p,
-                 u32 group_x, u32 group_y, u32 split, SHARED_PTR(float) query, SHARED_PTR(float) weights,
+                 DEVICE_PTR(const u32) tables, DEVICE_PTR(const u32) views, DEVICE_PTR(float) out,
+                 PARAMS_REF(AttendParams) p, u32 group_x, u32 group_y, u32 split, SHARED_PTR(float) query,
+                 SHARED_PTR(float) weights,
                  SHARED_PTR(float) state, SHARED_PTR(float) merged, u32 index, u32 lane, u32 simd)
 {
     enum : u32 { N = R * H, PER_LANE = D / SIMD_WIDTH };

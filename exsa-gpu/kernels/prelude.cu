@@ -28,6 +28,7 @@ struct half {
 #define MEMBER static __device__ __forceinline__
 #define DEVICE_PTR(T) T *
 #define SHARED_PTR(T) T *
+#define PARAMS_REF(T) const T &
 #define SHARED(T, name, n) __shared__ T name[n]
 
 // Synchronization. The masks demand all 32 lanes.

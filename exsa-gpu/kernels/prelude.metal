@@ -30,6 +30,7 @@ typedef ulong u64;
 #define MEMBER static inline
 #define DEVICE_PTR(T) device T *
 #define SHARED_PTR(T) threadgroup T *
+#define PARAMS_REF(T) constant T &
 #ifndef SHARED // a syntax check without Apple's compiler needs another spelling
 #define SHARED(T, name, n) threadgroup T name[n]
 #endif

@@ -38,6 +38,7 @@ struct float4 {
 #define MEMBER static inline
 #define DEVICE_PTR(T) T *
 #define SHARED_PTR(T) emu::Shared<T>
+#define PARAMS_REF(T) const T &
 #define SHARED(T, name, n) emu::Shared<T> name(n)
 
 // Synchronization.

@@ -33,9 +33,15 @@ pub use exsa_core::{
 #[cfg(feature = "candle")]
 #[doc(no_inline)]
 pub use exsa_backend_candle as candle;
+#[cfg(feature = "gpu-cuda")]
+#[doc(no_inline)]
+pub use exsa_backend_cuda as cuda;
 #[cfg(feature = "llamacpp")]
 #[doc(no_inline)]
 pub use exsa_backend_llamacpp as llamacpp;
+#[cfg(feature = "gpu-metal")]
+#[doc(no_inline)]
+pub use exsa_backend_metal as metal;
 #[cfg(feature = "remote")]
 #[doc(no_inline)]
 pub use exsa_backend_remote as remote;
