@@ -1,16 +1,16 @@
 //! Adapters that a model has loaded, in the form of the host's kernels.
 
-use crate::config::Config;
 use crate::kernels::float::packed::{FloatMatrix, FloatType, LowRank};
 use crate::kernels::memory::pages::Arena;
 use crate::kernels::memory::team::Team;
 use crate::load::LoadedModel;
-use crate::models::MlpKind;
 use exsa_core::AdapterId;
 use exsa_core::adapter::{AdapterFile, AdapterPair, BaseMatrix, BaseModel, Factor};
 use exsa_core::backend::{AdapterInfo, AdapterLimits, Fingerprint, ModelSource};
 use exsa_core::error::LoadError;
 use exsa_core::gguf::GgmlType;
+use exsa_models::Config;
+use exsa_models::architecture::MlpKind;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 

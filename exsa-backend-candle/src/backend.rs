@@ -3,7 +3,6 @@
 use crate::adapters;
 use crate::calibration::Calibration;
 use crate::compute;
-use crate::config::Config;
 use crate::device;
 use crate::estimate;
 use crate::kernels::memory::team::Team;
@@ -24,6 +23,7 @@ use exsa_core::error::LoadError;
 use exsa_core::gguf::Gguf;
 use exsa_core::model_info::{self, ModelInfo};
 use exsa_core::tokenizer::Tokenizer;
+use exsa_models::{Config, ModelDescription};
 use std::io::Cursor;
 use std::sync::Arc;
 
@@ -97,9 +97,9 @@ impl CandleBackend {
             return Err(LoadError::NoWeights);
         }
         let mapping = Arc::new(mapping);
-        let config = Config::from_metadata(gguf.metadata())?;
         let info = ModelInfo::from_gguf(&gguf)?;
         let tokenizer = exsa_core::tokenizer::load(gguf.metadata())?;
+        let model = ModelDescription::read(&gguf, tokenizer.n_vocab())?;
         let mut team = compute::team(&options.threads)?;
         let host = device.is_cpu();
         let isa = host.then(|| self.chosen_isa()).transpose()?;
@@ -108,7 +108,7 @@ impl CandleBackend {
         let packed = packed_file(cache, source, (&gguf, &mapping), &mut team, &mut steps)?;
         let weights = Weights::new(&gguf, mapping, device.clone(), isa, steps, team);
         let cached = cache.zip(packed.clone()).map(|(cache, file)| CachedMatrices::new(file, cache.pages));
-        let mut loaded = load::load(config, tokenizer.n_vocab(), weights.cached(cached))?;
+        let mut loaded = load::load(model, weights.cached(cached))?;
         if let Some(file) = packed
             && cache.is_some_and(|cache| cache.check == PackedCheck::Background)
         {

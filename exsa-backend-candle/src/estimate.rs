@@ -2,7 +2,6 @@
 //! allocations.
 
 use crate::compute;
-use crate::config::Config;
 use crate::executor::HostExecutor;
 use crate::kernels::float::packed::{FloatSizes, FloatType};
 use crate::kernels::quantized::activations::ActivationSizes;
@@ -15,6 +14,7 @@ use crate::weights;
 use exsa_core::backend::{Capabilities, MemoryEstimate, SessionOptions};
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{Gguf, TensorInfo};
+use exsa_models::Config;
 
 /// Memory of the model of `gguf`, whose bytes are `mapping`, and of one session by `options`. `packed_mapped`
 /// says whether packed matrices are pages of a file.

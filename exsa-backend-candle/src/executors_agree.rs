@@ -3,7 +3,6 @@
 #[path = "../tests/support/architectures.rs"]
 mod architectures;
 
-use crate::config::Config;
 use crate::kernels::quantized::Isa;
 use crate::load::LoadedModel;
 use crate::load_steps::LoadSteps;
@@ -17,6 +16,7 @@ use exsa_core::SeqId;
 use exsa_core::backend::{KvType, LoadProgress, ModelSource, Session, SessionOptions};
 use exsa_core::batch::{Batch, Span};
 use exsa_core::gguf::Gguf;
+use exsa_models::ModelDescription;
 use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,11 +25,11 @@ fn loaded(name: &str, host: bool) -> Arc<LoadedModel> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/{name}.gguf"));
     let mapping = Arc::new(Mapping::open(&ModelSource::file(path)).unwrap());
     let gguf = Gguf::read(&mut Cursor::new(mapping.bytes())).unwrap();
-    let config = Config::from_metadata(gguf.metadata()).unwrap();
+    let model = ModelDescription::read(&gguf, 1).unwrap();
     let (mut progress, team) = (LoadProgress::none(), compute::team(&Default::default()).unwrap());
     let steps = LoadSteps::new(&mut progress, 0).unwrap();
     let weights = Weights::new(&gguf, mapping, Device::Cpu, host.then(Isa::detect), steps, team);
-    Arc::new(load::load(config, 1, weights).unwrap())
+    Arc::new(load::load(model, weights).unwrap())
 }
 
 /// Chunks of two sequences, with and without logits, and one that was forked.

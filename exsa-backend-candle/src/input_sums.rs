@@ -1,7 +1,7 @@
 //! Sums of squares over the inputs of projections.
 
 use crate::adapters::{Place, Projection};
-use crate::models::Architecture;
+use exsa_models::Architecture;
 use std::collections::BTreeMap;
 
 /// Sums over the rows that a model's projections had as inputs.

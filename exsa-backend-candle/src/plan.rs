@@ -1,12 +1,12 @@
 //! Plan of a session: shape and size of its KV cache, and its capabilities.
 
-use crate::config::Config;
 use crate::kernels::float::kv_layout::Format;
 use crate::kv::KvShape;
 use crate::shape::BLOCK_TOKENS;
 use exsa_core::adapter::RANK_MAX;
 use exsa_core::backend::{Capabilities, KvType, Pooling, SessionOptions};
 use exsa_core::error::LoadError;
+use exsa_models::Config;
 
 /// Maximum sequences of a session.
 const SEQUENCES_MAX: usize = 1 << 16;

@@ -2,7 +2,6 @@
 //!
 //! [`HostExecutor`](crate::executor::HostExecutor) runs the same transformer on the CPU.
 
-use crate::config::LayerRope;
 use crate::error::CandleError;
 use crate::kv::KvStore;
 use crate::layers::attention::{Attention, Placement, Rows};
@@ -14,6 +13,7 @@ use crate::layers::rope::RopeTensors;
 use candle_core::{Result, Tensor};
 use exsa_core::backend::Interrupt;
 use exsa_core::error::StepError;
+use exsa_models::LayerRope;
 
 /// The weights of a model, ready to run.
 pub(crate) struct Transformer {

@@ -1,4 +1,4 @@
-//! Tensors of a GGUF on their way to a device, with all checks of name, shape and type.
+//! Tensors of a GGUF on their way to a device, with the checks of type and place.
 
 use crate::error::CandleError;
 use crate::kernels::memory::pages::Arena;
@@ -18,6 +18,7 @@ use candle_core::{Device, Tensor};
 use exsa_core::backend::Fingerprint;
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{GgmlType, Gguf, TensorInfo};
+use exsa_models::tensors::{self, Matrix, Projection};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::hint::black_box;
@@ -31,7 +32,6 @@ const PAGE_BYTES: usize = 4096;
 
 /// Takes tensors out of a mapped GGUF and puts them on a device.
 pub(crate) struct Weights<'a, 'p> {
-    gguf: &'a Gguf,
     mapping: Arc<Mapping>,
     device: Device,
     steps: LoadSteps<'a, 'p>,
@@ -62,7 +62,7 @@ impl<'a, 'p> Weights<'a, 'p> {
         let (taken, slow, fingerprint) = (BTreeSet::new(), BTreeSet::new(), Fingerprint::default());
         let packed = if isa.is_some() { packed_bytes(gguf) } else { 0 };
         let (memory, cached) = (Arena::new(packed), None);
-        Self { gguf, mapping, device, steps, taken, slow, fingerprint, isa, team, memory, cached }
+        Self { mapping, device, steps, taken, slow, fingerprint, isa, team, memory, cached }
     }
 
     /// Takes matrices from `cached` where it has them, in place of packing them.
@@ -76,23 +76,9 @@ impl<'a, 'p> Weights<'a, 'p> {
         self.isa
     }
 
-    /// Whether the file has tensor `name`.
-    pub fn has(&self, name: &str) -> bool {
-        self.gguf.tensor(name).is_some()
-    }
-
-    /// Number of rows of matrix `name`.
-    pub fn rows(&self, name: &str) -> Result<usize, LoadError> {
-        let tensor = self.find(name)?;
-        match tensor.shape[..] {
-            [_, rows] if rows > 0 => usize::try_from(rows).map_err(|_| wrong_shape(tensor, "a matrix")),
-            _ => Err(wrong_shape(tensor, "a matrix")),
-        }
-    }
-
-    /// The matrix `name` of `rows` rows and `columns` columns, on the device.
-    fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<Arc<QTensor>, LoadError> {
-        let tensor = self.find_matrix(name, rows, columns)?;
+    /// `matrix`, on the device.
+    fn matrix(&mut self, matrix: Matrix<'a>) -> Result<Arc<QTensor>, LoadError> {
+        let Matrix { tensor, rows, columns } = matrix;
         let dtype = candle_dtype(tensor)?;
         let (_, start, bytes) = self.table(tensor, rows, columns)?;
         self.read_ahead(tensor, start, bytes)?;
@@ -105,62 +91,54 @@ impl<'a, 'p> Weights<'a, 'p> {
         QTensor::new(storage, &[rows, columns]).map(Arc::new).load()
     }
 
-    /// The vector `name` of `len` values, in f32.
-    pub fn vector(&mut self, name: &str, len: usize) -> Result<Tensor, LoadError> {
-        let tensor = self.find(name)?;
-        if tensor.shape[..] != [len as u64] {
-            return Err(wrong_shape(tensor, &format!("[{len}]")));
-        }
-        let (table, start, bytes) = self.table(tensor, 1, len)?;
-        self.read_ahead(tensor, start, bytes)?;
-        let mut values = vec![0.0; len];
+    /// The values of `vector`, in f32.
+    pub fn values(&mut self, vector: tensors::Vector<'a>) -> Result<Vec<f32>, LoadError> {
+        let (table, start, bytes) = self.table(vector.tensor, 1, vector.len)?;
+        self.read_ahead(vector.tensor, start, bytes)?;
+        let mut values = vec![0.0; vector.len];
         table.row(0, &mut values);
-        Tensor::from_vec(values, len, &self.device).load()
+        Ok(values)
     }
 
-    /// The vector `name` where the file has one.
-    pub fn optional_vector(&mut self, name: &str, len: usize) -> Result<Option<Tensor>, LoadError> {
-        if self.has(name) { self.vector(name, len).map(Some) } else { Ok(None) }
+    /// `vector`, in f32.
+    pub fn vector(&mut self, vector: tensors::Vector<'a>) -> Result<Vector, LoadError> {
+        let values = self.values(vector)?;
+        Tensor::from_vec(values, vector.len, &self.device).and_then(Vector::new).load()
     }
 
-    /// The projection of `columns` to `rows` values by `{name}.weight` and, where the file has one,
-    /// `{name}.bias`.
-    pub fn linear(&mut self, name: &str, rows: usize, columns: usize) -> Result<Linear, LoadError> {
-        let weight_name = format!("{name}.weight");
-        let bias =
-            self.optional_vector(&format!("{name}.bias"), rows)?.map(Vector::new).transpose().load()?;
-        if let Some(isa) = self.isa
-            && PackedTensor::packed_bytes(self.find(&weight_name)?.dtype, rows, columns).is_some()
-        {
-            return Ok(match self.packed(&weight_name, rows, columns)? {
-                PackedTensor::Quantized(weight) => Linear::packed(weight, isa, bias),
-                PackedTensor::Float(weight) => Linear::float(weight, isa, bias),
-            });
+    /// The linear layer of `projection`.
+    pub fn linear(&mut self, projection: Projection<'a>) -> Result<Linear, LoadError> {
+        let bias = projection.bias.map(|bias| self.vector(bias)).transpose()?;
+        let weight @ Matrix { tensor, rows, columns } = projection.weight;
+        let Some(isa) = self.isa else { return Linear::device(self.matrix(weight)?, bias).load() };
+        if PackedTensor::packed_bytes(tensor.dtype, rows, columns).is_none() {
+            return Ok(Linear::wide(self.wide(weight)?, rows, bias));
         }
-        if self.isa.is_some() {
-            return Ok(Linear::wide(self.wide(&weight_name, rows, columns)?, rows, bias));
-        }
-        Linear::device(self.matrix(&weight_name, rows, columns)?, bias).load()
+        Ok(match self.packed(weight)? {
+            PackedTensor::Quantized(weight) => Linear::packed(weight, isa, bias),
+            PackedTensor::Float(weight) => Linear::float(weight, isa, bias),
+        })
     }
 
-    /// The matrix `name` where it lies in the file, of a type without a packed form.
-    fn wide(&mut self, name: &str, rows: usize, columns: usize) -> Result<MappedRows, LoadError> {
-        let tensor = self.find_matrix(name, rows, columns)?;
+    /// `matrix` where it lies in the file, of a type without a packed form.
+    fn wide(&mut self, matrix: Matrix<'a>) -> Result<MappedRows, LoadError> {
+        let Matrix { tensor, rows, columns } = matrix;
         let (weight, start, bytes) = self.table(tensor, rows, columns)?;
         self.read_ahead(tensor, start, bytes)?;
         if self.slow.insert(tensor.dtype) {
             log::warn!(
                 "weights of type {} have no kernel of their own: products with them are several times slower \
-                 (first such tensor: '{name}')",
-                tensor.dtype
+                 (first such tensor: '{}')",
+                tensor.dtype,
+                tensor.name
             );
         }
         Ok(weight)
     }
 
-    /// The matrix `name`, packed for our own products: from the packed cache where it is there.
-    fn packed(&mut self, name: &str, rows: usize, columns: usize) -> Result<PackedTensor, LoadError> {
-        let tensor = self.find_matrix(name, rows, columns)?;
+    /// `matrix`, packed for our own products: from the packed cache where it is there.
+    fn packed(&mut self, matrix: Matrix<'a>) -> Result<PackedTensor, LoadError> {
+        let Matrix { tensor, rows, columns } = matrix;
         let (start, bytes) = self.place(tensor)?;
         let mapping = Arc::clone(&self.mapping);
         let counts = self.take(tensor, &mapping.bytes()[start..start + bytes]);
@@ -175,20 +153,14 @@ impl<'a, 'p> Weights<'a, 'p> {
         PackedTensor::pack(tensor, (rows, columns), place, team, memory, done)
     }
 
-    /// The embeddings `name` of `rows` tokens, to be multiplied by `scale`.
-    pub fn embedding(
-        &mut self,
-        name: &str,
-        rows: usize,
-        columns: usize,
-        scale: f32,
-    ) -> Result<Embedding, LoadError> {
+    /// The embeddings `table`, to be multiplied by `scale`.
+    pub fn embedding(&mut self, table: Matrix<'a>, scale: f32) -> Result<Embedding, LoadError> {
         if self.isa.is_none() {
-            return Ok(Embedding::device(self.matrix(name, rows, columns)?, scale));
+            return Ok(Embedding::device(self.matrix(table)?, scale));
         }
+        let Matrix { tensor, rows, columns } = table;
         // The table stays in the file: its pages come into memory with the rows that are read, and are not
         // there twice where the same tensor is a projection too.
-        let tensor = self.find_matrix(name, rows, columns)?;
         let (table, start, bytes) = self.table(tensor, rows, columns)?;
         let mapping = Arc::clone(&self.mapping);
         if self.take(tensor, &mapping.bytes()[start..start + bytes]) {
@@ -197,38 +169,14 @@ impl<'a, 'p> Weights<'a, 'p> {
         Ok(Embedding::host(Arc::new(table), scale))
     }
 
-    /// The norm by `{name}.weight`.
-    pub fn norm(&mut self, name: &str, len: usize, epsilon: f32) -> Result<RmsNorm, LoadError> {
-        let weight = Vector::new(self.vector(&format!("{name}.weight"), len)?).load()?;
-        Ok(RmsNorm::new(weight, epsilon))
+    /// RMSNorm by `weight`.
+    pub fn rms_norm(&mut self, weight: tensors::Vector<'a>, epsilon: f32) -> Result<RmsNorm, LoadError> {
+        Ok(RmsNorm::new(self.vector(weight)?, epsilon))
     }
 
-    /// Refuses a file with tensors that nobody took: the model computes with something that is not known
-    /// here. Returns the fingerprint of all tensors.
-    pub fn finish(self) -> Result<Fingerprint, LoadError> {
-        let left = self.gguf.tensors().iter().find(|tensor| !self.taken.contains(tensor.name.as_str()));
-        match left {
-            Some(tensor) => Err(LoadError::Tensor {
-                name: tensor.name.clone(),
-                problem: "the architecture knows no such tensor".to_owned(),
-            }),
-            None => Ok(self.fingerprint),
-        }
-    }
-
-    fn find(&self, name: &str) -> Result<&'a TensorInfo, LoadError> {
-        self.gguf
-            .tensor(name)
-            .ok_or_else(|| LoadError::Tensor { name: name.to_owned(), problem: "missing".to_owned() })
-    }
-
-    /// The tensor `name`, which is a matrix of `rows` rows and `columns` columns.
-    fn find_matrix(&self, name: &str, rows: usize, columns: usize) -> Result<&'a TensorInfo, LoadError> {
-        let tensor = self.find(name)?;
-        if tensor.shape[..] != [columns as u64, rows as u64] {
-            return Err(wrong_shape(tensor, &format!("[{columns}, {rows}]")));
-        }
-        Ok(tensor)
+    /// Fingerprint of the tensors that were taken.
+    pub fn fingerprint(self) -> Fingerprint {
+        self.fingerprint
     }
 
     /// A tensor as `rows` rows of `columns` values in the file, where it begins, and how many bytes it has.
@@ -299,13 +247,6 @@ pub(crate) fn packed_bytes(gguf: &Gguf) -> usize {
         PackedTensor::packed_bytes(tensor.dtype, rows, columns).map(Arena::step)
     });
     packed.fold(0, usize::saturating_add)
-}
-
-fn wrong_shape(tensor: &TensorInfo, expected: &str) -> LoadError {
-    LoadError::Tensor {
-        name: tensor.name.clone(),
-        problem: format!("its shape is {:?}, but {expected} is expected", tensor.shape),
-    }
 }
 
 /// Refuses tensors of types that are no weights.

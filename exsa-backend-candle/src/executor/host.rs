@@ -6,7 +6,6 @@ use super::workspace::{BatchMetadata, Workspace};
 use super::{Context, Executor, Ropes};
 use crate::adapters::Place;
 use crate::compute::Threads;
-use crate::config::{Config, LayerRope};
 use crate::error::CandleError;
 use crate::input_sums::InputSums;
 use crate::kernels::float::attention::{AttentionKernel, AttentionSizes};
@@ -22,6 +21,7 @@ use crate::shape::BlockId;
 use exsa_core::backend::Capabilities;
 use exsa_core::batch::Batch;
 use exsa_core::error::{KvError, LoadError, StepError};
+use exsa_models::{Config, LayerRope};
 use std::io::{Read, Write};
 
 /// Runs a model on the threads of one session, or on those that it shares with others.

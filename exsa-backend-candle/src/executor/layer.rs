@@ -3,7 +3,6 @@
 use super::adapters::{AdapterBatch, RowsOf};
 use super::workspace::{BatchMetadata, Workspace};
 use crate::adapters::{Place, Projection};
-use crate::config::Config;
 use crate::error::CandleError;
 use crate::kernels::float::Inputs;
 use crate::kernels::float::attention::AttentionKernel;
@@ -17,6 +16,7 @@ use crate::layers::norm::{Input, RmsNorm};
 use crate::transformer::Layer;
 use exsa_core::backend::Interrupt;
 use exsa_core::error::StepError;
+use exsa_models::Config;
 
 /// Operands of a layer. `workspace.normed` holds the input of its attention, and at the end that of the next.
 pub(super) struct Pass<'a> {

@@ -13,7 +13,6 @@ mod workspace;
 pub(crate) use host::HostExecutor;
 pub(crate) use tensors::TensorExecutor;
 
-use crate::config::{FreqFactors, RopeConfig};
 use crate::kv::{BlockCopy, BlockTables};
 use crate::layers::rope::Rope;
 use crate::load::LoadedModel;
@@ -21,6 +20,7 @@ use crate::shape::BlockId;
 use exsa_core::backend::Interrupt;
 use exsa_core::batch::Batch;
 use exsa_core::error::{KvError, StepError};
+use exsa_models::RopeConfig;
 use std::io::{Read, Write};
 
 /// RoPE of global and of sliding-window layers.
@@ -34,13 +34,10 @@ pub(crate) struct Ropes {
 impl Ropes {
     /// RoPE of `model` in sequences of up to `context` tokens.
     pub fn of(model: &LoadedModel, context: usize) -> Self {
-        let (config, freq_factors) = (&model.config, &model.freq_factors);
-        let by_length = if config.is_long(context) { &freq_factors.long } else { &freq_factors.short };
-        let freq_factors = freq_factors.all.as_deref().or(by_length.as_deref());
+        let config = &model.config;
+        let freq_factors = model.freq_factors.of(config, context);
         let pairs = config.architecture.rope_pairs;
-        let rope = |config: &RopeConfig| {
-            Rope::new(config, pairs, freq_factors.filter(|_| config.freq_factors != FreqFactors::Never))
-        };
+        let rope = |config: &RopeConfig| Rope::new(config, pairs, freq_factors);
         Self { global: rope(&config.rope), sliding_window: rope(&config.rope_sliding_window) }
     }
 }

@@ -1,15 +1,15 @@
 //! Workspace and batch metadata of passes on the host, sized once for the largest batch.
 
 use super::Ropes;
-use crate::config::Config;
 use crate::kernels::float::AttentionSpan;
 use crate::kv::BlockTables;
 use crate::layers::rope::HostRopeTable;
-use crate::models::MlpKind;
 use crate::plan::SessionPlan;
 use crate::shape::{BLOCK_TOKENS, BlockId, Slot};
 use exsa_core::batch::Batch;
 use exsa_core::error::LoadError;
+use exsa_models::Config;
+use exsa_models::architecture::MlpKind;
 
 /// Activation buffers. Pages that no batch has touched are not resident.
 pub(super) struct Workspace {

@@ -6,8 +6,8 @@ use super::paged::{self, PagedSpan};
 use super::rope::RopeTensors;
 use crate::kernels::float::rows;
 use crate::kv::{KvLayer, SlotRun};
-use crate::shape::Heads;
 use candle_core::{D, Result, Tensor};
+use exsa_models::Heads;
 
 /// Grouped-query self-attention (Ainslie et al., arXiv:2305.13245).
 #[derive(Clone)]

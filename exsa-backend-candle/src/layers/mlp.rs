@@ -1,8 +1,8 @@
 //! The MLP.
 
 use super::linear::Linear;
-use crate::shape::Activation;
 use candle_core::{D, Result, Tensor};
+use exsa_models::architecture::Activation;
 
 /// A gated MLP (Shazeer, arXiv:2002.05202), `down(activation(gate(x)) * up(x))`, or one without a gate,
 /// `down(activation(up(x)))`.

@@ -1,8 +1,9 @@
 //! Attention over keys and values that lie in blocks.
 
 use crate::kv::KvLayer;
-use crate::shape::{BLOCK_TOKENS, BlockId, Heads};
+use crate::shape::{BLOCK_TOKENS, BlockId};
 use candle_core::{D, DType, Result, Tensor};
+use exsa_models::Heads;
 
 /// A span of a batch, and where its sequence lies.
 #[derive(Clone, Copy, Debug)]

@@ -1,15 +1,8 @@
 //! Rotary position embedding.
 
-use crate::config::{RopeConfig, RopeScaling};
 use crate::kernels::float::rows::RopeTable;
-use crate::shape::RopePairs;
 use candle_core::{D, Device, Result, Tensor};
-use std::f64::consts::PI;
-
-/// YaRN's parameters alpha and beta: turns over the original context below which a frequency is interpolated,
-/// and above which it is left alone (arXiv:2309.00071, section 3.2).
-const YARN_TURNS_LOW: f64 = 1.0;
-const YARN_TURNS_HIGH: f64 = 32.0;
+use exsa_models::{RopeConfig, RopeFrequencies, RopePairs};
 
 /// Rotation per token of every pair of rotary dimensions.
 #[derive(Clone, Debug)]
@@ -36,36 +29,10 @@ pub(crate) struct HostRopeTable {
 }
 
 impl Rope {
-    /// RoPE by `config`; `freq_factors`, one for each pair, divide the frequencies.
+    /// RoPE by `config`; `freq_factors`, one for each pair, divide the frequencies where they apply.
     pub fn new(config: &RopeConfig, pairs: RopePairs, freq_factors: Option<&[f32]>) -> Self {
-        let dims = config.dims as f64;
-        let base = f64::from(config.base);
-        let factor = |pair| freq_factors.and_then(|f: &[f32]| f.get(pair)).map_or(1.0, |&f| f64::from(f));
-        let plain = |pair: usize| base.powf(-2.0 * pair as f64 / dims) / factor(pair);
-        let mut magnitude = f64::from(config.magnitude);
-        let n_pairs = config.dims / 2;
-        let frequencies = match config.scaling {
-            RopeScaling::None => (0..n_pairs).map(plain).collect(),
-            RopeScaling::Linear { factor } => {
-                (0..n_pairs).map(|pair| plain(pair) / f64::from(factor)).collect()
-            }
-            RopeScaling::Yarn { factor } => {
-                let factor = f64::from(factor);
-                magnitude *= 1.0 + 0.1 * factor.ln();
-                // The pair that turns so many times over the original context.
-                let context = config.original_context as f64;
-                let pair_of = |turns: f64| dims * (context / (turns * 2.0 * PI)).ln() / (2.0 * base.ln());
-                let low = pair_of(YARN_TURNS_HIGH).floor().max(0.0);
-                let high = pair_of(YARN_TURNS_LOW).ceil().min(dims - 1.0);
-                let ramp = |pair: usize| {
-                    let interpolated = (pair as f64 - low) / (high - low).max(0.001);
-                    let interpolated = interpolated.clamp(0.0, 1.0);
-                    plain(pair) * (interpolated / factor + 1.0 - interpolated)
-                };
-                (0..n_pairs).map(ramp).collect()
-            }
-        };
-        Self { frequencies, magnitude, pairs }
+        let RopeFrequencies { radians, magnitude } = config.frequencies(freq_factors);
+        Self { frequencies: radians, magnitude, pairs }
     }
 
     /// Cosines and sines for tokens at `positions`, on the host.
@@ -154,15 +121,15 @@ impl RopeTensors {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::FreqFactors;
     use crate::kernels::float::rows::{HeadNorm, HeadRows, apply_rope};
     use crate::kernels::memory::team::Team;
+    use exsa_models::{FreqFactors, RopeScaling};
 
-    fn config(dims: usize, scaling: RopeScaling) -> RopeConfig {
+    fn config(dims: usize) -> RopeConfig {
         RopeConfig {
             dims,
             base: 10_000.0,
-            scaling,
+            scaling: RopeScaling::None,
             magnitude: 1.25,
             original_context: 4096,
             freq_factors: FreqFactors::Never,
@@ -173,7 +140,7 @@ mod tests {
     fn both_ways_agree_and_lengths_stay() {
         for pairs in [RopePairs::Interleaved, RopePairs::Neox] {
             for dims in [8, 6] {
-                let rope = Rope::new(&config(dims, RopeScaling::None), pairs, None);
+                let rope = Rope::new(&config(dims), pairs, None);
                 let positions = [0, 7, 100_000];
                 let x = Tensor::randn(0f32, 1.0, (3, 2, 8), &Device::Cpu).unwrap();
                 let before: Vec<f32> = x.narrow(2, 6, 2).unwrap().flatten_all().unwrap().to_vec1().unwrap();
@@ -199,19 +166,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn scaling_leaves_high_frequencies_and_divides_low_ones() {
-        let plain = Rope::new(&config(64, RopeScaling::None), RopePairs::Neox, None);
-        let linear = Rope::new(&config(64, RopeScaling::Linear { factor: 4.0 }), RopePairs::Neox, None);
-        let yarn = Rope::new(&config(64, RopeScaling::Yarn { factor: 4.0 }), RopePairs::Neox, None);
-        assert!((plain.frequencies[5] / linear.frequencies[5] - 4.0).abs() < 1e-12);
-        assert_eq!(plain.frequencies[0], yarn.frequencies[0]);
-        assert!((plain.frequencies[31] / yarn.frequencies[31] - 4.0).abs() < 1e-9);
-        assert!(yarn.frequencies.windows(2).all(|pair| pair[0] > pair[1]));
-        assert!((yarn.magnitude / plain.magnitude - (1.0 + 0.1 * 4f64.ln())).abs() < 1e-12);
-        let divided = Rope::new(&config(64, RopeScaling::None), RopePairs::Neox, Some(&[2.0; 32]));
-        assert!((plain.frequencies[9] / divided.frequencies[9] - 2.0).abs() < 1e-12);
     }
 }

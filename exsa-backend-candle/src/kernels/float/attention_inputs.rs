@@ -1,8 +1,9 @@
 //! Inputs of attention: spans of queries, and the blocks of keys and values that they see.
 
 use super::kv_layout::HeadLayout;
-use crate::shape::{BLOCK_TOKENS, BlockId, Heads};
+use crate::shape::{BLOCK_TOKENS, BlockId};
 use exsa_core::backend::Interrupt;
+use exsa_models::Heads;
 use std::ops::Range;
 
 /// Keys whose scores are computed before they become weights.

@@ -5,7 +5,9 @@ use super::kv_layout::HeadLayout;
 use crate::kernels::memory::team::{Target, Team};
 use crate::kernels::simd::exp::exp;
 use crate::kernels::simd::{Simd, dispatch};
-use crate::shape::{Activation, BLOCK_TOKENS, RopePairs, Slot};
+use crate::shape::{BLOCK_TOKENS, Slot};
+use exsa_models::RopePairs;
+use exsa_models::architecture::Activation;
 
 /// Values below which one thread does it all: sharing costs a microsecond or two.
 const SHARED_VALUES_MIN: usize = 1 << 14;

@@ -1,7 +1,7 @@
 //! Granite 3 and later, the dense models.
 
 use super::{Architecture, EmbeddingScale, LogitScale, PLAIN, RopeLayers};
-use crate::shape::RopePairs;
+use crate::rope::RopePairs;
 
 /// Granite (IBM, 2024): the llama architecture with factors on embeddings, attention scores, residuals and
 /// logits. A file without RoPE says so by `rope.scaling.finetuned`.

@@ -1,7 +1,7 @@
 //! StarCoder2.
 
+use super::Activation;
 use super::{Architecture, MlpKind, NormKind, PLAIN};
-use crate::shape::Activation;
 
 /// StarCoder2 (arXiv:2402.19173): layer normalization, biases throughout, and an MLP without a gate.
 pub(super) static STARCODER2: Architecture = Architecture {

@@ -15,11 +15,11 @@ mod qwen;
 mod smollm;
 mod starcoder;
 
-use crate::shape::{Activation, RopePairs};
+use crate::rope::RopePairs;
 use exsa_core::error::LoadError;
 
-/// All architectures that can be run.
-static ARCHITECTURES: [&Architecture; 14] = [
+/// All architectures that are described here.
+pub static ARCHITECTURES: &[&Architecture] = &[
     &llama::LLAMA,
     &qwen::QWEN2,
     &qwen::QWEN3,
@@ -36,12 +36,22 @@ static ARCHITECTURES: [&Architecture; 14] = [
     &starcoder::STARCODER2,
 ];
 
+/// Activation of an MLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// GELU in the approximation by tanh (Hendrycks and Gimpel, arXiv:1606.08415).
+    GeluTanh,
+}
+
 /// Characteristics of a family of decoder-only transformers.
 ///
 /// All have this in common: grouped-query attention with RoPE, an MLP, and a norm before the output
 /// projection.
 #[derive(Debug)]
-pub(crate) struct Architecture {
+#[non_exhaustive]
+pub struct Architecture {
     /// `general.architecture`, and the prefix of the metadata keys.
     pub name: &'static str,
     /// Norms of the hidden state.
@@ -87,7 +97,7 @@ pub(crate) struct Architecture {
 
 /// Norms of the hidden state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NormKind {
+pub enum NormKind {
     /// RMSNorm.
     Rms,
     /// Layer normalization.
@@ -99,7 +109,7 @@ pub(crate) enum NormKind {
 
 /// Inputs of attention and MLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Inputs {
+pub enum Inputs {
     /// The hidden state, normalized before each (`attn_norm`, `ffn_norm`).
     Normed,
     /// The hidden state as it is.
@@ -111,7 +121,7 @@ pub(crate) enum Inputs {
 
 /// Norms of queries and keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum QkNorm {
+pub enum QkNorm {
     /// None.
     Never,
     /// Head by head.
@@ -122,7 +132,7 @@ pub(crate) enum QkNorm {
 
 /// Projections of an MLP to its hidden values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum MlpKind {
+pub enum MlpKind {
     /// Gate and up, by a matrix each.
     Gated,
     /// Gate and up, by one matrix, `ffn_up`, in this order.
@@ -133,7 +143,7 @@ pub(crate) enum MlpKind {
 
 /// Layers with RoPE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RopeLayers {
+pub enum RopeLayers {
     /// All.
     All,
     /// All, or none where `rope.scaling.finetuned` is false.
@@ -148,7 +158,7 @@ pub(crate) enum RopeLayers {
 
 /// RoPE of sliding-window layers.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum SlidingWindowRope {
+pub enum SlidingWindowRope {
     /// That of the other layers.
     Same,
     /// That of the other layers without scaling.
@@ -159,7 +169,7 @@ pub(crate) enum SlidingWindowRope {
 
 /// Factor on the embeddings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum EmbeddingScale {
+pub enum EmbeddingScale {
     /// 1.
     One,
     /// The square root of their width.
@@ -170,7 +180,7 @@ pub(crate) enum EmbeddingScale {
 
 /// Factor on the logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LogitScale {
+pub enum LogitScale {
     /// None; `logit_scale` is not looked at.
     Never,
     /// `logit_scale` multiplies, where the metadata have it.
@@ -181,7 +191,7 @@ pub(crate) enum LogitScale {
 
 /// Layers with sliding-window attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Windows {
+pub enum Windows {
     /// None; `attention.sliding_window` is not looked at.
     Never,
     /// All, if the metadata give a window.
@@ -198,7 +208,7 @@ pub(crate) enum Windows {
 
 /// Soft-capping of logits.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum LogitSoftcap {
+pub enum LogitSoftcap {
     /// None; `final_logit_softcapping` is not looked at.
     Never,
     /// As the metadata say, else this.
@@ -229,7 +239,11 @@ const PLAIN: Architecture = Architecture {
 };
 
 /// The architecture called `name`.
-pub(crate) fn find(name: &str) -> Result<&'static Architecture, LoadError> {
+///
+/// # Errors
+///
+/// [`LoadError::Unsupported`] for a name that is not in [`ARCHITECTURES`], with those that are.
+pub fn find(name: &str) -> Result<&'static Architecture, LoadError> {
     ARCHITECTURES.iter().find(|architecture| architecture.name == name).copied().ok_or_else(|| {
         let names: Vec<&str> = ARCHITECTURES.iter().map(|architecture| architecture.name).collect();
         let names = names.join(", ");

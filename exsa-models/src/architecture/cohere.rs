@@ -1,7 +1,7 @@
 //! Cohere's Command R and Command R7B.
 
 use super::{Architecture, Inputs, LogitScale, NormKind, PLAIN, RopeLayers, Windows};
-use crate::shape::RopePairs;
+use crate::rope::RopePairs;
 
 /// Command R: attention and MLP in parallel, behind one layer normalization without bias. Command R+, of 64
 /// layers, normalizes queries and keys by weights that differ from head to head.

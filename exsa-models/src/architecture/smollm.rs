@@ -1,7 +1,7 @@
 //! SmolLM3. SmolLM and SmolLM2 are of the llama architecture.
 
 use super::{Architecture, PLAIN, RopeLayers};
-use crate::shape::RopePairs;
+use crate::rope::RopePairs;
 
 /// SmolLM3 (Hugging Face, 2025): every fourth layer has no RoPE (NoPE, arXiv:2501.18795).
 pub(super) static SMOLLM3: Architecture = Architecture {

@@ -1,7 +1,7 @@
 //! Gemma 2 and 3. The norms' weights in the files include the 1 that the papers add to them.
 
+use super::Activation;
 use super::{Architecture, EmbeddingScale, LogitSoftcap, PLAIN, QkNorm, SlidingWindowRope, Windows};
-use crate::shape::Activation;
 
 /// Gemma 2 (arXiv:2408.00118).
 pub(super) static GEMMA2: Architecture = Architecture {

@@ -1,0 +1,43 @@
+//! Descriptions of the models that [Exsa](https://docs.rs/exsa)'s executors run: from the metadata and the
+//! tensor table of a GGUF file to checked hyperparameters and tensors, without a tensor library and without
+//! weights in memory.
+//!
+//! - [`Architecture`]: the characteristics of a family of models, as data.
+//! - [`Config`]: the hyperparameters of one model, each within its limits.
+//! - [`ModelDescription`]: the tensors of one model by their place in the network, each of the right shape.
+//!
+//! ```no_run
+//! use exsa_core::gguf::Gguf;
+//! use exsa_models::ModelDescription;
+//!
+//! let file = std::fs::File::open("model.gguf")?;
+//! let gguf = Gguf::read(&mut std::io::BufReader::new(file))?;
+//! let model = ModelDescription::read(&gguf, 0)?;
+//! let config = &model.config;
+//! println!("{}: {} layers of width {}", config.architecture.name, config.n_layer, config.n_embd);
+//! for layer in &model.layers {
+//!     let output = &layer.attention.output.weight;
+//!     println!("{}: {} by {}, {}", output.tensor.name, output.rows, output.columns, output.tensor.dtype);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A matrix of `rows` rows and `columns` columns maps vectors of `columns` values to vectors of `rows`; GGUF
+//! gives its shape as `[columns, rows]`, and its rows lie one after another.
+
+#![forbid(unsafe_code)]
+
+pub mod architecture;
+mod config;
+mod heads;
+mod keys;
+mod rope;
+pub mod tensors;
+
+pub use architecture::Architecture;
+pub use config::Config;
+pub use heads::Heads;
+pub use rope::{
+    FreqFactors, LayerRope, RopeConfig, RopeFreqFactors, RopeFrequencies, RopePairs, RopeScaling,
+};
+pub use tensors::ModelDescription;
