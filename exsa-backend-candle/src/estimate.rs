@@ -2,6 +2,7 @@
 //! allocations.
 
 use crate::compute;
+use crate::encoder::EncoderSession;
 use crate::executor::HostExecutor;
 use crate::kernels::float::packed::{FloatSizes, FloatType};
 use crate::kernels::quantized::activations::ActivationSizes;
@@ -14,7 +15,7 @@ use crate::weights;
 use exsa_core::backend::{Capabilities, MemoryEstimate, SessionOptions};
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{Gguf, TensorInfo};
-use exsa_models::Config;
+use exsa_models::{Config, EncoderConfig};
 
 /// Memory of the model of `gguf`, whose bytes are `mapping`, and of one session by `options`. `packed_mapped`
 /// says whether packed matrices are pages of a file.
@@ -26,6 +27,18 @@ pub(crate) fn estimate(
     packed_mapped: bool,
     options: &SessionOptions,
 ) -> Result<MemoryEstimate, LoadError> {
+    if let Some(config) = EncoderConfig::from_metadata(gguf.metadata())? {
+        gguf.tensors().iter().try_for_each(weights::check_type)?;
+        let (tokens, threads) = (options.batch_tokens_max, compute::session_threads(options)?);
+        let scratch = EncoderSession::bytes(&config, options)?.saturating_add(products(
+            gguf,
+            config.n_layer,
+            (tokens, tokens),
+            threads,
+        ));
+        let (weights, shared) = weight_bytes(gguf, mapping, packed_mapped);
+        return Ok(MemoryEstimate::new(weights, 0, scratch).shared(shared));
+    }
     let config = Config::from_metadata(gguf.metadata())?;
     let plan = SessionPlan::new(&config, options, true)?;
     let threads = compute::session_threads(options)?;

@@ -21,8 +21,14 @@
 //!
 //! Architectures: `llama` (Llama 1 to 3, Mistral, SmolLM2), `qwen2`, `qwen3`, `gemma2`, `gemma3` (text),
 //! `phi3`, `granite`, `smollm3`, `olmo2` (OLMo 2 and 3), `glm4` (GLM-4-0414), `exaone4`, `command-r` (below
-//! 64 layers), `cohere2`, `starcoder2`. Others are refused with a list; the llama.cpp backend runs more. On
-//! the CPU, weights of every type that GGUF files have, mixed at will; over tensors on a device F32, F16,
+//! 64 layers), `cohere2`, `starcoder2`. Others are refused with a list; the llama.cpp backend runs more.
+//!
+//! Encoders, on the CPU: `bert` (BGE, E5, MiniLM, RoBERTa and rerankers of that shape), `nomic-bert`,
+//! `jina-bert-v2`, `modern-bert`, `gemma-embedding` (EmbeddingGemma). They give vectors, and with a
+//! classification head scores; a text is in one batch, and generation is refused. Of decoders the vectors of
+//! Qwen3-Embedding and the like are pooled as the file says.
+//!
+//! On the CPU, weights of every type that GGUF files have, mixed at will; over tensors on a device F32, F16,
 //! BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K.
 //!
 //! On the CPU, weights of most types are packed into memory of their own when a model is loaded; embeddings,
@@ -77,6 +83,7 @@ pub mod bench_hooks;
 mod calibration;
 mod compute;
 mod device;
+mod encoder;
 mod error;
 mod estimate;
 mod executor;

@@ -175,7 +175,7 @@ impl<'a, 'p> Weights<'a, 'p> {
     }
 
     /// Fingerprint of the tensors that were taken.
-    pub fn fingerprint(self) -> Fingerprint {
+    pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
 

@@ -99,6 +99,8 @@ impl LlamaCppSession {
             // truncated.
             .save(context.has_memory() && !(windowed && cuttable))
             .embed(pooling)
+            // An encoder has no memory, and no output but vectors.
+            .generate(context.has_memory())
             // llama.cpp's adapters belong to a context, and so to all of a pass.
             .adapters(options.span_adapters_max, 1)
             // Sums are in another order when a batch has another shape.

@@ -147,7 +147,7 @@ impl Keys<'_> {
     }
 
     /// The layers that have a window: `period`, or another, or a list of them.
-    fn window_pattern(&self, period: usize, n_layer: usize) -> Result<WindowPattern, LoadError> {
+    pub fn window_pattern(&self, period: usize, n_layer: usize) -> Result<WindowPattern, LoadError> {
         let key = "attention.sliding_window_pattern";
         let Some(Value::Array(_)) = self.metadata.get_value(&self.name(key)) else {
             return self.size(key, &LAYERS, Some(period)).map(WindowPattern::Period);

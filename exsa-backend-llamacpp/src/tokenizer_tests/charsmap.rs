@@ -1,4 +1,5 @@
-//! Makes maps that normalize characters, as SentencePiece stores them: a double array of 32-bit nodes (darts-clone).
+//! Makes maps that normalize characters, as SentencePiece stores them: a double array of 32-bit nodes
+//! (darts-clone).
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,8 @@ pub(super) fn charsmap(replacements: &[(&str, &str)]) -> Vec<u8> {
     }
     let mut nodes: Nodes = vec![Some(0)];
     place(&mut nodes, 0, &starts, 0);
+    // Every byte leads to a node of the same block of 256, which must be there.
+    nodes.resize(nodes.len().next_multiple_of(256), None);
     let mut map = (4 * nodes.len() as u32).to_le_bytes().to_vec();
     // A free node must not look like a child: its label is one that no lookup has.
     map.extend(nodes.into_iter().flat_map(|node| node.unwrap_or(1 << 31).to_le_bytes()));
@@ -31,10 +34,12 @@ fn place(nodes: &mut Nodes, at: u32, texts: &BTreeMap<&[u8], u32>, depth: usize)
             None => value = Some(*start),
         }
     }
-    let labels: Vec<u32> = value.map(|_| 0).into_iter().chain(children.keys().map(|b| u32::from(*b))).collect();
+    let labels: Vec<u32> =
+        value.map(|_| 0).into_iter().chain(children.keys().map(|b| u32::from(*b))).collect();
     let is_free = |nodes: &Nodes, i: u32| nodes.get(i as usize).copied().flatten().is_none();
     // The offset is combined with the node's own place; blocks of 256 stay together.
-    let base = (1..).find(|base| labels.iter().all(|label| is_free(nodes, (base << 8) ^ label))).unwrap() << 8;
+    let base =
+        (1..).find(|base| labels.iter().all(|label| is_free(nodes, (base << 8) ^ label))).unwrap() << 8;
     for label in &labels {
         let child = (base ^ label) as usize;
         nodes.resize(nodes.len().max(child + 1), None);

@@ -1,5 +1,5 @@
-//! Core's tokenizers against llama.cpp's, on every vocabulary of the test data, on vocabularies made here for every
-//! kind of tokenizer and every pre-tokenizer, and on random texts.
+//! Core's tokenizers against llama.cpp's, on every vocabulary of the test data, on vocabularies made here for
+//! every kind of tokenizer and every pre-tokenizer, and on random texts.
 
 mod charsmap;
 mod made;

@@ -25,6 +25,9 @@ pub struct Capabilities {
     pub context_tokens_max: usize,
     /// Maximum tokens in one batch.
     pub batch_tokens_max: usize,
+    /// Whether [`Session::forward`](super::Session::forward) works. Encoders give vectors or scores, and no
+    /// text.
+    pub generate: bool,
     /// Whether [`Session::fork`](super::Session::fork) works.
     pub fork: bool,
     /// Whether [`Session::truncate`](super::Session::truncate) works for lengths above 0.
@@ -63,6 +66,7 @@ impl Capabilities {
             sequences_max,
             context_tokens_max,
             batch_tokens_max: 512,
+            generate: true,
             fork: false,
             truncate: false,
             save: false,
@@ -98,6 +102,13 @@ impl Capabilities {
     #[must_use]
     pub fn batch_tokens(mut self, tokens: usize) -> Self {
         self.batch_tokens_max = tokens;
+        self
+    }
+
+    /// Whether the session generates: true unless it is set.
+    #[must_use]
+    pub fn generate(mut self, works: bool) -> Self {
+        self.generate = works;
         self
     }
 

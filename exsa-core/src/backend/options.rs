@@ -1,6 +1,7 @@
 //! Options of loading and of sessions.
 
 use super::{Interrupt, KvType, PackedCache, Pooling, ThreadTeam};
+use crate::tokenizer::TokenizerOptions;
 use std::num::NonZeroUsize;
 
 /// Default of [`SessionOptions::span_adapters_max`].
@@ -21,6 +22,8 @@ pub struct LoadOptions {
     /// A file with the weights in the backend's own layout, for later loads and other processes; `None`, the
     /// default, writes and reads none.
     pub packed_cache: Option<PackedCache>,
+    /// The tokenizer: for a file that names a pre-tokenizer which is not known, the nearest one.
+    pub tokenizer: TokenizerOptions,
 }
 
 impl LoadOptions {
@@ -41,6 +44,13 @@ impl LoadOptions {
     #[must_use]
     pub fn threads(mut self, threads: ThreadOptions) -> Self {
         self.threads = threads;
+        self
+    }
+
+    /// Sets the options of the tokenizer.
+    #[must_use]
+    pub fn tokenizer(mut self, options: TokenizerOptions) -> Self {
+        self.tokenizer = options;
         self
     }
 

@@ -1,5 +1,5 @@
-//! Byte-pair encoding: words of bytes (Radford et al., 2019) or of characters, joined in the order of a list of
-//! merges (Sennrich et al., 2016).
+//! Byte-pair encoding: words of bytes (Radford et al., 2019) or of characters, joined in the order of a list
+//! of merges (Sennrich et al., 2016).
 
 use super::alphabet;
 use super::error::TokenizerError;

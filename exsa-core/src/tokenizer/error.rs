@@ -20,7 +20,7 @@ pub enum TokenizerError {
     /// The way to cut text into words is unknown. Ids made with another way would be wrong without a sign of
     /// it, so there is no default.
     #[error(
-        "unknown pre-tokenizer '{pre}'; the option pre_tokenizer names the nearest of those that are supported: \
+        "unknown pre-tokenizer '{pre}'; TokenizerOptions::pre_tokenizer names another, of those that are supported: \
          {supported}"
     )]
     UnknownPreTokenizer {

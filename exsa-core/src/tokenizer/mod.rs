@@ -1,8 +1,9 @@
 //! Text to token ids and back.
 //!
-//! [`load()`] builds the tokenizer of a GGUF; a [`Vocabulary`] is the same in memory. [`TokenizerModel`] lists the
-//! kinds. Byte-pair encoding also needs the name of a pre-tokenizer, which cuts text into words; a name that is
-//! not known is refused, unless [`TokenizerOptions::pre_tokenizer`] names one to take in its place.
+//! [`load()`] builds the tokenizer of a GGUF; a [`Vocabulary`] is the same in memory. [`TokenizerModel`]
+//! lists the kinds. Byte-pair encoding also needs the name of a pre-tokenizer, which cuts text into words; a
+//! name that is not known is refused, unless [`TokenizerOptions::pre_tokenizer`] names one to take in its
+//! place.
 //!
 //! Ids of plain text are those that llama.cpp gives for the same file, with one exception: plain text never
 //! becomes a control token or a byte token by merging, as it might there in an unlucky vocabulary. And `</s>`

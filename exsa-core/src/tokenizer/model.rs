@@ -9,8 +9,8 @@ pub enum TokenizerModel {
     /// SentencePiece's byte-pair encoding by scores; `llama` in files.
     #[default]
     Spm,
-    /// Byte-pair encoding by merges; `gpt2` in files. The [pre-tokenizer](super::Vocabulary::pre) tells how words
-    /// are cut and written.
+    /// Byte-pair encoding by merges; `gpt2` in files. The [pre-tokenizer](super::Vocabulary::pre) tells how
+    /// words are cut and written.
     Bpe,
     /// WordPiece; `bert` in files.
     Wpm,

@@ -1,5 +1,5 @@
-//! PLaMo 2's tokenizer: the sequence of tokens whose scores sum up highest; a character that no token covers is
-//! spelt in bytes, at a high price. Scores count in ten-thousandths.
+//! PLaMo 2's tokenizer: the sequence of tokens whose scores sum up highest; a character that no token covers
+//! is spelt in bytes, at a high price. Scores count in ten-thousandths.
 
 use super::error::TokenizerError;
 use super::keys;

@@ -1,5 +1,5 @@
-//! SentencePiece's unigram model: of all ways to cover a text with tokens, the likeliest (Kudo, 2018), found by
-//! Viterbi's algorithm.
+//! SentencePiece's unigram model: of all ways to cover a text with tokens, the likeliest (Kudo, 2018), found
+//! by Viterbi's algorithm.
 
 use super::charsmap::Charsmap;
 use super::error::TokenizerError;

@@ -52,7 +52,8 @@ pub struct Vocabulary<'a> {
     pub remove_extra_spaces: Option<bool>,
     /// SentencePiece's map that normalizes characters, or empty; [`TokenizerModel::Ugm`] only.
     pub charsmap: Vec<u8>,
-    /// Whether text becomes lower-case; WordPiece, where it is the default, and [`TokenizerModel::Whitespace`].
+    /// Whether text becomes lower-case; WordPiece, where it is the default, and
+    /// [`TokenizerModel::Whitespace`].
     pub lowercase: Option<bool>,
     /// Whether letters lose their accents; WordPiece only. By default if text becomes lower-case.
     pub strip_accents: Option<bool>,

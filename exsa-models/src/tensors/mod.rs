@@ -1,6 +1,6 @@
 //! Tensors of a model by their place in the network.
 
-mod finder;
+pub(crate) mod finder;
 mod layer;
 
 pub use layer::{

@@ -3,7 +3,7 @@
 
 use exsa_core::error::LoadError;
 use exsa_core::registry::Managed;
-use exsa_core::{EmbedRequest, FinishReason, Request, SubmitError};
+use exsa_core::{EmbedRequest, FinishReason, Request, RerankRequest, SubmitError};
 use std::time::Duration;
 
 /// Maximum time of the request; a model that is slower is ready without having answered.
@@ -23,6 +23,12 @@ pub(super) fn warm_up(engine: &dyn Managed) -> Result<(), LoadError> {
         },
         Err(SubmitError::Unsupported { .. }) => match engine.embed(EmbedRequest::texts(["Hello"])) {
             Ok(output) => output.wait().map(drop).map_err(|error| failed(error.to_string())),
+            Err(SubmitError::Unsupported { .. }) => {
+                match engine.rerank(RerankRequest::new("Hello", ["Hello"])) {
+                    Ok(output) => output.wait().map(drop).map_err(|error| failed(error.to_string())),
+                    Err(error) => Err(failed(error.to_string())),
+                }
+            }
             Err(error) => Err(failed(error.to_string())),
         },
         // A model may be unable to take this prompt, and yet serve others.

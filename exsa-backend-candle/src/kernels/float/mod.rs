@@ -13,3 +13,4 @@ mod softmax;
 mod tiles;
 
 pub(crate) use attention_inputs::{AttentionSpan, Inputs};
+pub(crate) use elementwise::{gelu, silu};

@@ -11,7 +11,10 @@ pub(super) fn from_right<'t>(text: &'t str, emit: &mut dyn FnMut(&'t str)) {
         let end = run(text, at, |c| c.class.any(Class::NUMBER));
         let mut left = text.get(at..end).unwrap_or_default().chars().count();
         while left > 0 {
-            let group = if left % 3 == 0 { 3 } else { left % 3 };
+            let group = match left % 3 {
+                0 => 3,
+                rest => rest,
+            };
             for _ in 0..group {
                 at += look(text, at).len;
             }
@@ -34,7 +37,7 @@ pub(super) fn before_thousands<'t>(text: &'t str, emit: &mut dyn FnMut(&'t str))
     let (mut from, mut at) = (0, 0);
     while at < bytes.len() {
         let len = digits(at);
-        for place in (at..at + len).filter(|place| (at + len - place) % 3 == 0) {
+        for place in (at..at + len).filter(|place| (at + len - place).is_multiple_of(3)) {
             if place > from {
                 emit(text.get(from..place).unwrap_or_default());
                 from = place;

@@ -1,5 +1,5 @@
-//! Kimi K2's expression: runs of Chinese characters, words of other letters with their contraction, numbers in
-//! groups of three, the rest. Marks are no letters, as in all GGUF files of the model.
+//! Kimi K2's expression: runs of Chinese characters, words of other letters with their contraction, numbers
+//! in groups of three, the rest. Marks are no letters, as in all GGUF files of the model.
 
 use super::Class;
 use super::cursor::{At, contraction, look, run, spaces};

@@ -62,8 +62,8 @@ impl Letters {
     }
 }
 
-/// End of the largest of 512, 256 and so on to 4, 2 and 1 white-space characters from `at` on that leaves one for
-/// a word behind `end`, the end of the white space.
+/// End of the largest of 512, 256 and so on to 4, 2 and 1 white-space characters from `at` on that leaves one
+/// for a word behind `end`, the end of the white space.
 fn power_end(text: &str, at: usize, end: usize) -> usize {
     const POWERS: [usize; 9] = [512, 256, 128, 64, 32, 16, 8, 4, 2];
     let spaces = text.get(at..end).unwrap_or_default();
