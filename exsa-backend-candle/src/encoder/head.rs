@@ -45,23 +45,18 @@ impl Head {
     /// Appends the vector of a text, or its scores, by `pooling`; `states` are its hidden states.
     pub fn apply<'a>(
         &self,
-        states: impl ExactSizeIterator<Item = &'a [f32]> + DoubleEndedIterator,
+        mut states: impl ExactSizeIterator<Item = &'a [f32]> + DoubleEndedIterator,
         pooling: Pooling,
         (team, activations): (&mut Team, &mut Activations),
         vectors: &mut Vec<f32>,
     ) -> Result<(), StepError> {
         let ranks = pooling == Pooling::Rank;
-        let mut states = states;
         let mut vector = Vec::new();
         match if ranks { self.pooling } else { pooling } {
             Pooling::Last => vector.extend_from_slice(states.next_back().unwrap_or_default()),
             other => pool(states, other, &mut vector),
         }
-        if !ranks {
-            for dense in &self.dense {
-                vector = project(dense, &vector, team, activations)?;
-            }
-        } else {
+        if ranks {
             if let Some(first) = &self.first {
                 vector = project(first, &vector, team, activations)?;
                 vector.iter_mut().for_each(|x| *x = if self.gelu { gelu(*x) } else { x.tanh() });
@@ -73,6 +68,10 @@ impl Head {
             }
             if let Some(scores) = &self.scores {
                 vector = project(scores, &vector, team, activations)?;
+            }
+        } else {
+            for dense in &self.dense {
+                vector = project(dense, &vector, team, activations)?;
             }
         }
         vectors.append(&mut vector);

@@ -131,7 +131,7 @@ fn sessions_tell_what_they_can_do() {
 #[test]
 fn engines_embed_and_rank_and_refuse_to_generate() {
     let engine = |name: &str, pooling| {
-        Engine::start(load(name), EngineOptions::new().session(options(pooling))).unwrap()
+        Engine::start(load(name), EngineOptions::default().session(options(pooling))).unwrap()
     };
     let ranker = engine("bert", Pooling::Rank);
     let scores = ranker.rerank(RerankRequest::new("cat", ["mat a", "cat"])).unwrap().wait().unwrap();
