@@ -182,7 +182,11 @@ fn run(data: &mut Unstructured<'_>) -> Result<()> {
     let text = String::from_utf8_lossy(rest).repeat(repeat);
 
     let mut ids = Vec::new();
-    tokenizer.encode(&text, &EncodeOptions::default().parse_special(special).protected_offsets(&offsets), &mut ids);
+    tokenizer.encode(
+        &text,
+        &EncodeOptions::default().parse_special(special).protected_offsets(&offsets),
+        &mut ids,
+    );
     let mut bytes = Vec::new();
     for id in &ids {
         assert!((*id as usize) < tokenizer.n_vocab());
