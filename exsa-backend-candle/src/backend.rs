@@ -4,6 +4,7 @@ use crate::adapters;
 use crate::calibration::Calibration;
 use crate::compute;
 use crate::device;
+use crate::encoder::{self, EncoderModel, EncoderSession};
 use crate::estimate;
 use crate::kernels::memory::team::Team;
 use crate::kernels::quantized::Isa;
@@ -23,7 +24,7 @@ use exsa_core::error::LoadError;
 use exsa_core::gguf::Gguf;
 use exsa_core::model_info::ModelInfo;
 use exsa_core::tokenizer::Tokenizer;
-use exsa_models::{Config, ModelDescription};
+use exsa_models::{Config, EncoderConfig, EncoderDescription, ModelDescription};
 use std::sync::Arc;
 
 /// Runs GGUF models on candle.
@@ -81,13 +82,17 @@ impl CandleBackend {
             });
         }
         let CandleModel { info, tokenizer, loaded, .. } = self.load_model(source, load, progress)?;
-        if loaded.config.experts.is_some() {
-            return Err(LoadError::Unsupported {
+        match loaded {
+            Loaded::Decoder(loaded) if loaded.config.experts.is_some() => Err(LoadError::Unsupported {
                 what: format!("calibration of a mixture of experts ({})", info.architecture),
                 supported: "models without experts".to_owned(),
-            });
+            }),
+            Loaded::Decoder(loaded) => Calibration::new((info, tokenizer), loaded, options),
+            Loaded::Encoder(_) => Err(LoadError::Unsupported {
+                what: format!("calibration of architecture '{}'", info.architecture),
+                supported: "models that generate".to_owned(),
+            }),
         }
-        Calibration::new((info, tokenizer), loaded, options)
     }
 
     fn load_model(
@@ -103,29 +108,46 @@ impl CandleBackend {
             return Err(LoadError::NoWeights);
         }
         let info = ModelInfo::from_gguf(gguf)?;
-        let tokenizer = exsa_core::tokenizer::load(gguf.metadata())?;
-        let model = ModelDescription::read(gguf, tokenizer.n_vocab())?;
+        let tokenizer = exsa_core::tokenizer::load_with(gguf.metadata(), &options.tokenizer)?;
+        let tokens = tokenizer.n_vocab();
+        let model = match EncoderConfig::from_metadata(gguf.metadata())? {
+            Some(config) => Description::Encoder(EncoderDescription::read(gguf, config, tokens)?),
+            None => Description::Decoder(ModelDescription::read(gguf, tokens)?),
+        };
         let mut team = compute::team(&options.threads)?;
         let host = device.is_cpu();
+        if let (Description::Encoder(_), false) = (&model, host) {
+            return Err(LoadError::Unsupported {
+                what: format!("architecture '{}' on this device", info.architecture),
+                supported: "device 'cpu'".to_owned(),
+            });
+        }
         let isa = host.then(|| self.chosen_isa()).transpose()?;
         let mut steps = LoadSteps::new(progress, tensor_bytes(gguf))?;
         let cache = options.packed_cache.as_ref().filter(|_| host);
         let packed = packed_file(cache, source, &files, &mut team, &mut steps)?;
         let weights = Weights::new(&files, device.clone(), isa, steps, team);
         let cached = cache.zip(packed.clone()).map(|(cache, file)| CachedMatrices::new(file, cache.pages));
-        let mut loaded = load::load(model, weights.cached(cached))?;
-        if let Some(file) = packed
-            && cache.is_some_and(|cache| cache.check == PackedCheck::Background)
-        {
-            let thread = |e| LoadError::Backend(format!("cannot start a thread: {e}"));
-            loaded.check = Some(BackgroundCheck::start(file).map_err(thread)?);
-        }
-        // Another base of RoPE gives other answers of the same weights.
-        for item in &options.metadata_overrides {
-            loaded.fingerprint.update(item.to_string().as_bytes());
-        }
+        let weights = weights.cached(cached);
+        let loaded = match model {
+            Description::Encoder(model) => Loaded::Encoder(Arc::new(encoder::load(model, weights)?)),
+            Description::Decoder(model) => {
+                let mut loaded = load::load(model, weights)?;
+                if let Some(file) = packed
+                    && cache.is_some_and(|cache| cache.check == PackedCheck::Background)
+                {
+                    let thread = |e| LoadError::Backend(format!("cannot start a thread: {e}"));
+                    loaded.check = Some(BackgroundCheck::start(file).map_err(thread)?);
+                }
+                // Another base of RoPE gives other answers of the same weights.
+                for item in &options.metadata_overrides {
+                    loaded.fingerprint.update(item.to_string().as_bytes());
+                }
+                Loaded::Decoder(Arc::new(loaded))
+            }
+        };
         let device = (!host).then_some(device);
-        Ok(CandleModel { info, tokenizer, loaded: Arc::new(loaded), device })
+        Ok(CandleModel { info, tokenizer, loaded, device })
     }
 
     /// The instruction set to multiply by.
@@ -171,7 +193,9 @@ impl InferenceBackend for CandleBackend {
             return Ok(());
         }
         let files = ModelFiles::open_with(source, options)?;
-        Config::from_metadata(files.gguf().metadata())?;
+        if EncoderConfig::from_metadata(files.gguf().metadata())?.is_none() {
+            Config::from_metadata(files.gguf().metadata())?;
+        }
         let mut team = compute::team(&options.threads)?;
         let mut steps = LoadSteps::new(progress, 0)?;
         let cache = options.packed_cache.as_ref();
@@ -223,9 +247,21 @@ fn tensor_bytes(gguf: &Gguf) -> u64 {
 struct CandleModel {
     info: ModelInfo,
     tokenizer: Arc<dyn Tokenizer>,
-    loaded: Arc<LoadedModel>,
+    loaded: Loaded,
     /// `None` for the host's kernels.
     device: Option<Device>,
+}
+
+/// A model's description.
+enum Description<'g> {
+    Decoder(ModelDescription<'g>),
+    Encoder(EncoderDescription<'g>),
+}
+
+/// A model's weights.
+enum Loaded {
+    Decoder(Arc<LoadedModel>),
+    Encoder(Arc<EncoderModel>),
 }
 
 impl Model for CandleModel {
@@ -239,21 +275,37 @@ impl Model for CandleModel {
 
     fn fingerprint(&self) -> Fingerprint {
         let mut fingerprint = self.info.fingerprint();
-        fingerprint.update(&self.loaded.fingerprint.0.to_le_bytes());
+        let weights = match &self.loaded {
+            Loaded::Decoder(model) => model.fingerprint,
+            Loaded::Encoder(model) => model.fingerprint,
+        };
+        fingerprint.update(&weights.0.to_le_bytes());
         fingerprint
     }
 
     fn session(&self, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError> {
-        let session = CandleSession::new(Arc::clone(&self.loaded), self.device.clone(), options)?;
-        Ok(Box::new(session))
+        match &self.loaded {
+            Loaded::Decoder(model) => {
+                Ok(Box::new(CandleSession::new(Arc::clone(model), self.device.clone(), options)?))
+            }
+            Loaded::Encoder(model) => Ok(Box::new(EncoderSession::new(Arc::clone(model), options)?)),
+        }
     }
 
     fn load_adapter(&self, source: &ModelSource, limits: &AdapterLimits) -> Result<AdapterInfo, LoadError> {
-        let adapter = adapters::load(&self.loaded, &self.info.architecture, source, limits)?;
-        Ok(self.loaded.adapters.insert(adapter))
+        let Loaded::Decoder(loaded) = &self.loaded else {
+            return Err(LoadError::Unsupported {
+                what: format!("adapters of architecture '{}'", self.info.architecture),
+                supported: "the model's own weights".to_owned(),
+            });
+        };
+        let adapter = adapters::load(loaded, &self.info.architecture, source, limits)?;
+        Ok(loaded.adapters.insert(adapter))
     }
 
     fn unload_adapter(&self, id: AdapterId) {
-        self.loaded.adapters.remove(id);
+        if let Loaded::Decoder(loaded) = &self.loaded {
+            loaded.adapters.remove(id);
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! allocations.
 
 use crate::compute;
+use crate::encoder::EncoderSession;
 use crate::executor::HostExecutor;
 use crate::kernels::MatrixShape;
 use crate::kernels::float::packed::{FloatSizes, FloatType};
@@ -15,7 +16,7 @@ use crate::weights;
 use exsa_core::backend::{Capabilities, MemoryEstimate, SessionOptions};
 use exsa_core::error::LoadError;
 use exsa_core::gguf::{Gguf, TensorInfo};
-use exsa_models::{Config, tensors};
+use exsa_models::{Config, EncoderConfig, tensors};
 
 /// Memory of the model of `files` and of one session by `options`. `packed_mapped` says whether packed
 /// matrices are pages of a file.
@@ -27,6 +28,14 @@ pub(crate) fn estimate(
     options: &SessionOptions,
 ) -> Result<MemoryEstimate, LoadError> {
     let gguf = files.gguf();
+    if let Some(config) = EncoderConfig::from_metadata(gguf.metadata())? {
+        gguf.tensors().iter().try_for_each(weights::check_type)?;
+        let (tokens, threads) = (options.batch_tokens_max, compute::session_threads(options)?);
+        let products = products(gguf, (config.n_layer, 1), (tokens, tokens), threads);
+        let scratch = EncoderSession::bytes(&config, options)?.saturating_add(products);
+        let (weights, shared) = weight_bytes(files, packed_mapped);
+        return Ok(MemoryEstimate::new(weights, 0, scratch).shared(shared));
+    }
     let config = Config::from_metadata(gguf.metadata())?;
     let plan = SessionPlan::new(&config, options, true)?;
     let threads = compute::session_threads(options)?;

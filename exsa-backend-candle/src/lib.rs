@@ -21,14 +21,21 @@
 //!
 //! Architectures: `llama` (Llama 1 to 3, Mistral, SmolLM2), `qwen2`, `qwen3`, `gemma2`, `gemma3` (text),
 //! `phi3`, `granite`, `smollm3`, `olmo2` (OLMo 2 and 3), `glm4` (GLM-4-0414), `exaone4`, `command-r` (below
-//! 64 layers), `cohere2`, `starcoder2`; on the CPU alone, the mixtures of experts `llama` (Mixtral),
+//! 64 layers), `cohere2`, `starcoder2`. On the CPU alone: the mixtures of experts `llama` (Mixtral),
 //! `qwen3moe`, `qwen2moe`, `olmoe`, `granitemoe`, `gpt-oss`, `glm4moe` (GLM-4.5) and `ernie4_5-moe`, in files
-//! with all experts of a layer in one tensor, and the hybrids `lfm2`, `lfm2moe`, `qwen35` and
-//! `qwen35moe` (Qwen3.5; its layers that predict more tokens are left out). Others are refused with a list; the llama.cpp backend runs
-//! more. On the CPU, weights of every type that GGUF files have, mixed at will; over tensors on a device F32,
-//! F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K.
+//! with all experts of a layer in one tensor; the hybrids `lfm2`, `lfm2moe`, `qwen35` and `qwen35moe`
+//! (Qwen3.5; its layers that predict more tokens are left out). Others are refused with a list; the llama.cpp
+//! backend runs more.
 //!
-//! A model is a GGUF, a split GGUF by any of its parts, or a folder of Hugging Face's form (`config.json`,
+//! Encoders, on the CPU: `bert` (BGE, E5, MiniLM, RoBERTa and rerankers of that shape), `nomic-bert`,
+//! `jina-bert-v2`, `modern-bert`, `gemma-embedding` (EmbeddingGemma). They compute embeddings, and with a
+//! classification head scores; a text is in one batch, and generation is refused. Embeddings of decoders such as
+//! Qwen3-Embedding are pooled as the file says.
+//!
+//! On the CPU, weights of every type that GGUF files have, mixed at will; over tensors on a device F32, F16,
+//! BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K.
+//!
+//! A model is a GGUF file, a split one by any of its parts, or a Hugging Face folder (`config.json`,
 //! `tokenizer.json`, `*.safetensors`) of the families llama, mistral, qwen2, qwen3, gemma2 and gemma3:
 //! `docs/model-files.md`. With [`LoadOptions::quantize`](exsa_core::backend::LoadOptions::quantize), matrices
 //! of floats are quantized while they are loaded.
@@ -92,6 +99,7 @@ mod calibration;
 mod compute;
 mod converted;
 mod device;
+mod encoder;
 mod error;
 mod estimate;
 mod executor;

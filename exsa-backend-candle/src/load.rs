@@ -138,7 +138,11 @@ fn load_layer<'a>(
 }
 
 /// A norm of the hidden state.
-fn load_norm<'a>(norm: Norm<'a>, epsilon: f32, weights: &mut Weights<'a, '_>) -> Result<Input, LoadError> {
+pub(crate) fn load_norm<'a>(
+    norm: Norm<'a>,
+    epsilon: f32,
+    weights: &mut Weights<'a, '_>,
+) -> Result<Input, LoadError> {
     match norm {
         Norm::Rms(weight) => weights.rms_norm(weight, epsilon).map(Input::Rms),
         Norm::Layer { weight, bias } => {
@@ -254,15 +258,23 @@ fn load_delta_net<'a>(
 }
 
 fn load_mlp<'a>(mlp: MlpTensors<'a>, weights: &mut Weights<'a, '_>) -> Result<Mlp, LoadError> {
-    let input = match mlp.input {
+    let input = load_gate_up(mlp.input, weights)?;
+    let down = weights.linear(mlp.down)?;
+    Ok(Mlp { input, down, activation: mlp.activation, n_ff: mlp.n_ff })
+}
+
+/// Projections of an MLP to its hidden values.
+pub(crate) fn load_gate_up<'a>(
+    tensors: GateUpTensors<'a>,
+    weights: &mut Weights<'a, '_>,
+) -> Result<GateUp, LoadError> {
+    Ok(match tensors {
         GateUpTensors::Fused(projection) => GateUp::Fused(weights.linear(projection)?),
         GateUpTensors::Split { gate, up } => {
             GateUp::Split { gate: weights.linear(gate)?, up: weights.linear(up)? }
         }
         GateUpTensors::Ungated(projection) => GateUp::Ungated(weights.linear(projection)?),
-    };
-    let down = weights.linear(mlp.down)?;
-    Ok(Mlp { input, down, activation: mlp.activation, n_ff: mlp.n_ff })
+    })
 }
 
 fn load_freq_factors<'a>(

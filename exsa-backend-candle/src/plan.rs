@@ -122,19 +122,37 @@ fn format(options: &SessionOptions, host: bool) -> Result<Format, LoadError> {
     }
 }
 
+/// Limits of a session that options set.
+pub(crate) struct Limits {
+    /// Sequences.
+    pub sequences_max: usize,
+    /// Tokens of a batch.
+    pub batch_tokens_max: usize,
+    /// Tokens of a sequence.
+    pub context: usize,
+}
+
+/// The limits of a session by `options`, of a model trained for `n_ctx` tokens.
+pub(crate) fn limits(n_ctx: usize, options: &SessionOptions) -> Result<Limits, LoadError> {
+    Ok(Limits {
+        sequences_max: positive("sequences_max", options.sequences_max, SEQUENCES_MAX)?,
+        batch_tokens_max: positive("batch_tokens_max", options.batch_tokens_max, BATCH_TOKENS_MAX)?,
+        context: match options.context_tokens_max {
+            Some(context) => positive("context_tokens_max", context, usize::MAX)?.min(n_ctx),
+            None => n_ctx,
+        },
+    })
+}
+
+fn positive(option: &'static str, value: usize, max: usize) -> Result<usize, LoadError> {
+    let problem = format!("{value}, but 1 to {max} is allowed");
+    if (1..=max).contains(&value) { Ok(value) } else { Err(LoadError::Option { option, problem }) }
+}
+
 /// Capabilities of a session by `options`, of a model trained for `n_ctx` tokens, within the bytes that its
 /// KV may take.
 fn capabilities(n_ctx: usize, kv: &KvShape, options: &SessionOptions) -> Result<Capabilities, LoadError> {
-    let positive = |option: &'static str, value: usize, max: usize| {
-        let problem = format!("{value}, but 1 to {max} is allowed");
-        if (1..=max).contains(&value) { Ok(value) } else { Err(LoadError::Option { option, problem }) }
-    };
-    let sequences_max = positive("sequences_max", options.sequences_max, SEQUENCES_MAX)?;
-    let batch_tokens_max = positive("batch_tokens_max", options.batch_tokens_max, BATCH_TOKENS_MAX)?;
-    let context = match options.context_tokens_max {
-        Some(context) => positive("context_tokens_max", context, usize::MAX)?.min(n_ctx),
-        None => n_ctx,
-    };
+    let Limits { sequences_max, batch_tokens_max, context } = limits(n_ctx, options)?;
     let memory =
         |needed: u64| LoadError::Memory { what: "the KV cache", needed, available: options.kv_bytes_max };
     let block_bytes = kv.block_bytes().ok_or_else(|| memory(u64::MAX))?;

@@ -205,7 +205,7 @@ impl<'a, 'p> Weights<'a, 'p> {
     }
 
     /// Fingerprint of the tensors that were taken.
-    pub fn fingerprint(self) -> Fingerprint {
+    pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
 

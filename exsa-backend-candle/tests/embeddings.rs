@@ -2,6 +2,7 @@
 //! give, and each other.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod encoders;
 mod naive;
 mod support;
 

@@ -193,7 +193,7 @@ impl InferenceBackend for LlamaCppBackend {
         progress: &mut LoadProgress<'_>,
     ) -> Result<Arc<dyn Model>, LoadError> {
         let checked = source::open_with(source, options)?;
-        let tokenizer = exsa_core::tokenizer::load(checked.gguf.metadata())?;
+        let tokenizer = exsa_core::tokenizer::load_with(checked.gguf.metadata(), &options.tokenizer)?;
         let pooling = PoolingFacts::of(&checked.gguf)?;
         let mut fingerprint = Fingerprinter::of(&checked)?;
         let matrices = Matrices::of(&checked);

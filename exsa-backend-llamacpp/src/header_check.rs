@@ -79,7 +79,30 @@ fn vocabulary(metadata: &Metadata) -> Result<(), LoadError> {
             .refuse("tokenizer.ggml.precompiled_charsmap", "no list", "a list of bytes")
             .into());
     }
+    if metadata.get::<&str>("tokenizer.ggml.model")? == Some("rwkv") {
+        let mut bytes: Vec<u8> = tokens.iter().filter_map(|token| single_byte(token)).collect();
+        bytes.sort_unstable();
+        bytes.dedup();
+        // llama.cpp never ends at a longer token whose first byte is no token.
+        if bytes.len() < 256 {
+            let found = format!("{} of 256 bytes", bytes.len());
+            return Err(metadata.refuse("tokenizer.ggml.tokens", found, "a token for every byte").into());
+        }
+    }
     Ok(())
+}
+
+/// The byte that a token of RWKV is, if it is one.
+fn single_byte(token: &str) -> Option<u8> {
+    match token.as_bytes() {
+        [byte] if *byte != b'\\' => Some(*byte),
+        [b'\\', b't'] => Some(b'\t'),
+        [b'\\', b'n'] => Some(b'\n'),
+        [b'\\', b'r'] => Some(b'\r'),
+        [b'\\', byte] if *byte != b'x' => Some(*byte),
+        [b'\\', b'x', ..] if token.len() == 4 => u8::from_str_radix(token.get(2..)?, 16).ok(),
+        _ => None,
+    }
 }
 
 /// Checks that tensor types are supported. llama.cpp only compares shapes, without trailing 1s; an operation

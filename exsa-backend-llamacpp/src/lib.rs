@@ -51,10 +51,9 @@
 //!
 //! # Models
 //!
-//! All models that this version of llama.cpp supports and that have a tokenizer in Exsa (kinds `llama`,
-//! `gpt2` and `bert`), including recurrent and hybrid models, mixtures of experts, and encoders for
-//! embeddings. Not supported: encoder-decoder models, diffusion models, vocabularies of kinds `t5` and
-//! `rwkv`, images and sound. The parts of a split model are found beside any of them by their names,
+//! All models that this version of llama.cpp supports and that have a tokenizer in Exsa, including recurrent
+//! and hybrid models, mixtures of experts, and encoders for embeddings. Not supported: encoder-decoder models,
+//! diffusion models, images and sound. The parts of a split model are found beside any of them by their names,
 //! `NAME-00001-of-00003.gguf`.
 //!
 //! Core parses and checks the header of every file. This crate then checks what would make llama.cpp end the

@@ -99,6 +99,8 @@ impl LlamaCppSession {
             // truncated.
             .save(context.has_memory() && !(windowed && cuttable))
             .embed(pooling)
+            // An encoder has no KV cache, and its only output is embeddings.
+            .generate(context.has_memory())
             // llama.cpp's adapters apply to a context, and therefore to the whole pass.
             .adapters(options.span_adapters_max, 1)
             // The order of sums depends on the shape of the batch.

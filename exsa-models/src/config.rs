@@ -5,7 +5,9 @@ use crate::architecture::{
 };
 use crate::experts::ExpertConfig;
 use crate::heads::Heads;
-use crate::keys::{CONTEXT, CONV_TOKENS, EPSILON, HEAD_DIM, HEADS, Keys, LAYERS, SCALE, WIDTH};
+use crate::keys::{
+    CONTEXT, CONV_TOKENS, EPSILON, HEAD_DIM, HEADS, Keys, LAYERS, SCALE, SupportedParts, WIDTH,
+};
 use crate::rope::{LayerRope, RopeConfig};
 use exsa_core::backend::Pooling;
 use exsa_core::error::LoadError;
@@ -115,7 +117,7 @@ impl Config {
         let name: String = metadata.require("general.architecture")?;
         let architecture = architecture::find(&name)?;
         let keys = Keys { metadata, prefix: architecture.name };
-        keys.refuse_unsupported(architecture)?;
+        keys.refuse_unsupported(SupportedParts::of(architecture))?;
         let blocks = keys.size("block_count", &LAYERS, None)?;
         let n_nextn = if architecture.leaves_out_nextn {
             keys.size("nextn_predict_layers", &(0..=blocks - 1), Some(0))?

@@ -27,6 +27,28 @@ pub(crate) struct Keys<'a> {
     pub prefix: &'static str,
 }
 
+/// Parts that models of some architectures have.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SupportedParts {
+    /// Mixtures of experts.
+    pub experts: bool,
+    /// Layers that predict more tokens, which are left out.
+    pub nextn: bool,
+    /// RoPE by sections of positions.
+    pub rope_sections: bool,
+}
+
+impl SupportedParts {
+    /// Parts that `architecture` can have.
+    pub fn of(architecture: &Architecture) -> Self {
+        Self {
+            experts: architecture.mixture.is_some(),
+            nextn: architecture.leaves_out_nextn,
+            rope_sections: architecture.rope_sections,
+        }
+    }
+}
+
 impl Keys<'_> {
     fn name(&self, key: &str) -> String {
         format!("{}.{key}", self.prefix)
@@ -107,13 +129,13 @@ impl Keys<'_> {
         Ok(value)
     }
 
-    /// Refuses parts of models that `architecture` has not here.
-    pub fn refuse_unsupported(&self, architecture: &Architecture) -> Result<(), LoadError> {
-        for (key, what, supported) in [
-            ("expert_count", "a mixture of experts", architecture.mixture.is_some()),
-            ("nextn_predict_layers", "layers that predict more tokens", architecture.leaves_out_nextn),
+    /// Refuses parts of models that are not `supported`.
+    pub fn refuse_unsupported(&self, supported: SupportedParts) -> Result<(), LoadError> {
+        for (key, what, known) in [
+            ("expert_count", "a mixture of experts", supported.experts),
+            ("nextn_predict_layers", "layers that predict more tokens", supported.nextn),
         ] {
-            if !supported && self.get::<u64>(key)?.is_some_and(|n| n > 0) {
+            if !known && self.get::<u64>(key)?.is_some_and(|n| n > 0) {
                 return Err(LoadError::Unsupported {
                     what: format!("{} with {what}", self.prefix),
                     supported: format!("{} 0", self.name(key)),
@@ -122,7 +144,7 @@ impl Keys<'_> {
         }
         let sections = self.get::<Vec<i64>>("rope.dimension_sections")?.unwrap_or_default();
         // The fourth position of text is 0 in place of that of the token.
-        let allowed = architecture.rope_sections && sections.get(3).is_none_or(|&section| section <= 0);
+        let allowed = supported.rope_sections && sections.get(3).is_none_or(|&section| section <= 0);
         if !allowed && sections.iter().filter(|&&section| section > 0).count() > 1 {
             return Err(LoadError::Unsupported {
                 what: format!("{} with RoPE by sections of positions", self.prefix),
@@ -244,7 +266,7 @@ impl Keys<'_> {
     }
 
     /// The layers that have a window: `period`, or another, or a list of them.
-    fn window_pattern(&self, period: usize, n_layer: usize) -> Result<WindowPattern, LoadError> {
+    pub fn window_pattern(&self, period: usize, n_layer: usize) -> Result<WindowPattern, LoadError> {
         let key = "attention.sliding_window_pattern";
         let Some(Value::Array(_)) = self.metadata.get_value(&self.name(key)) else {
             return self.size(key, &LAYERS, Some(period)).map(WindowPattern::Period);

@@ -5,6 +5,7 @@
 //! - [`Architecture`]: the characteristics of a family of models, as data.
 //! - [`Config`]: the hyperparameters of one model, each within its limits.
 //! - [`ModelDescription`]: the tensors of one model by their place in the network, each of the right shape.
+//! - [`encoder`]: the same for encoders, which give vectors and scores and no text.
 //!
 //! ```no_run
 //! use exsa_core::gguf::Gguf;
@@ -29,6 +30,7 @@
 
 pub mod architecture;
 mod config;
+pub mod encoder;
 mod experts;
 mod heads;
 mod keys;
@@ -37,6 +39,7 @@ pub mod tensors;
 
 pub use architecture::Architecture;
 pub use config::{Config, DeltaNetConfig};
+pub use encoder::{EncoderConfig, EncoderDescription};
 pub use experts::{ExpertConfig, Routing};
 pub use heads::Heads;
 pub use rope::{

@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use std::sync::{Arc, LazyLock};
 
 /// Pre-tokenizers with a scanner of their own.
-const PRE: [&str; 11] = [
+const PRE: [&str; 29] = [
     "default",
     "gpt-2",
     "llama-bpe",
@@ -20,6 +20,39 @@ const PRE: [&str; 11] = [
     "deepseek-coder",
     "deepseek-v3",
     "tekken",
+    "gpt-4o",
+    "jais-2",
+    "seed-coder",
+    "ufakzeka",
+    "exaone-moe",
+    "bloom",
+    "viking",
+    "superbpe",
+    "kimi-k2",
+    "chameleon",
+    "granite-embed-multi-97m",
+    "tiny_aya",
+    "youtu",
+    "spark2_5",
+    "afmoe",
+    "laguna",
+    "minicpm5",
+    "hy_v4",
+];
+
+/// Pre-tokenizers of vocabularies of characters.
+const PRE_OF_CHARACTERS: [&str; 3] = ["gemma4", "mmbert", "whitespace"];
+
+const MODELS: [TokenizerModel; 9] = [
+    TokenizerModel::Spm,
+    TokenizerModel::Bpe,
+    TokenizerModel::Wpm,
+    TokenizerModel::Ugm,
+    TokenizerModel::Rwkv,
+    TokenizerModel::Plamo2,
+    TokenizerModel::Gemma4,
+    TokenizerModel::Whitespace,
+    TokenizerModel::HybridDna,
 ];
 
 /// A tokenizer, and whether what it decodes is what was encoded.
@@ -112,8 +145,10 @@ fn any_tokenizer(data: &mut Unstructured<'_>) -> Result<Option<Arc<dyn Tokenizer
         scores.push(data.arbitrary()?);
     }
     let vocabulary = Vocabulary {
-        model: *data.choose(&[TokenizerModel::Spm, TokenizerModel::Bpe, TokenizerModel::Wpm])?,
-        pre: Some(*data.choose(&PRE)?),
+        model: *data.choose(&MODELS)?,
+        pre: Some(if data.arbitrary()? { *data.choose(&PRE)? } else { *data.choose(&PRE_OF_CHARACTERS)? }),
+        charsmap: data.arbitrary()?,
+        remove_extra_spaces: data.arbitrary()?,
         tokens: texts.iter().map(String::as_str).collect(),
         scores,
         types,
@@ -147,7 +182,11 @@ fn run(data: &mut Unstructured<'_>) -> Result<()> {
     let text = String::from_utf8_lossy(rest).repeat(repeat);
 
     let mut ids = Vec::new();
-    tokenizer.encode(&text, &EncodeOptions::default().parse_special(special).protected_offsets(&offsets), &mut ids);
+    tokenizer.encode(
+        &text,
+        &EncodeOptions::default().parse_special(special).protected_offsets(&offsets),
+        &mut ids,
+    );
     let mut bytes = Vec::new();
     for id in &ids {
         assert!((*id as usize) < tokenizer.n_vocab());

@@ -25,6 +25,9 @@ pub struct Capabilities {
     pub context_tokens_max: usize,
     /// Maximum tokens in one batch.
     pub batch_tokens_max: usize,
+    /// Whether [`Session::forward`](super::Session::forward) is supported. Encoders compute embeddings or
+    /// scores, and no text.
+    pub generate: bool,
     /// Whether [`Session::fork`](super::Session::fork) is supported.
     pub fork: bool,
     /// Whether [`Session::truncate`](super::Session::truncate) is supported for lengths above 0.
@@ -63,6 +66,7 @@ impl Capabilities {
             sequences_max,
             context_tokens_max,
             batch_tokens_max: 512,
+            generate: true,
             fork: false,
             truncate: false,
             save: false,
@@ -98,6 +102,13 @@ impl Capabilities {
     #[must_use]
     pub fn batch_tokens(mut self, tokens: usize) -> Self {
         self.batch_tokens_max = tokens;
+        self
+    }
+
+    /// Sets whether the session generates; true by default.
+    #[must_use]
+    pub fn generate(mut self, works: bool) -> Self {
+        self.generate = works;
         self
     }
 

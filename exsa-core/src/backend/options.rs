@@ -3,6 +3,7 @@
 use super::{Interrupt, KvType, PackedCache, Pooling, ThreadTeam};
 use crate::gguf::GgmlType;
 use crate::model_file::{MetadataOverride, OverrideValue};
+use crate::tokenizer::TokenizerOptions;
 use std::num::NonZeroUsize;
 
 /// Default of [`SessionOptions::span_adapters_max`].
@@ -30,6 +31,8 @@ pub struct LoadOptions {
     /// whole blocks; `None`, the default, keeps the types of the file. A type of a mixture (Q4_K, Q5_K)
     /// leaves some matrices with more bits, as files of that name have them.
     pub quantize: Option<GgmlType>,
+    /// The tokenizer: for a file that names a pre-tokenizer which is not known, the nearest one.
+    pub tokenizer: TokenizerOptions,
 }
 
 impl LoadOptions {
@@ -50,6 +53,13 @@ impl LoadOptions {
     #[must_use]
     pub fn threads(mut self, threads: ThreadOptions) -> Self {
         self.threads = threads;
+        self
+    }
+
+    /// Sets the options of the tokenizer.
+    #[must_use]
+    pub fn tokenizer(mut self, options: TokenizerOptions) -> Self {
+        self.tokenizer = options;
         self
     }
 

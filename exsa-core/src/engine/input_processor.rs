@@ -148,6 +148,10 @@ impl InputProcessor {
         mut request: Request,
         notify: impl Fn(RequestId, StreamSignal) + Send + Sync + 'static,
     ) -> Result<(Submission, TokenStream), SubmitError> {
+        if !self.info.capabilities.generate {
+            let reason = "the model is an encoder, which gives vectors or scores and writes no text".into();
+            return Err(SubmitError::Unsupported { operation: "generate", reason });
+        }
         let n_vocab = self.info.model.n_vocab;
         let resume = request.resume.take();
         let is_resumed = resume.is_some();

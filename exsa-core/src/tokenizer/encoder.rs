@@ -1,11 +1,15 @@
 //! The tokenizer that a vocabulary becomes.
 
-use super::bpe::Bpe;
+use super::bpe::{self, Bpe};
+use super::dna::Dna;
+use super::plamo2::Plamo2;
+use super::rwkv::{self, Rwkv};
 use super::special::{Part, SpecialTokens};
 use super::spm::{self, Spm};
 use super::tokens::{TokenType, Tokens};
+use super::ugm::Ugm;
 use super::wpm::Wpm;
-use super::{EncodeOptions, SpecialIds, Tokenizer, alphabet};
+use super::{EncodeOptions, SpecialIds, Tokenizer};
 use crate::token::TokenId;
 
 /// How plain text becomes tokens.
@@ -13,6 +17,10 @@ pub(super) enum Algorithm {
     Spm(Spm),
     Bpe(Bpe),
     Wpm(Wpm),
+    Ugm(Ugm),
+    Rwkv(Rwkv),
+    Plamo2(Plamo2),
+    Dna(Dna),
 }
 
 /// A tokenizer built from a vocabulary.
@@ -43,6 +51,10 @@ impl Tokenizer for Encoder {
                         }
                         Algorithm::Bpe(bpe) => bpe.encode(&self.tokens, text, out),
                         Algorithm::Wpm(wpm) => wpm.encode(text, out),
+                        Algorithm::Ugm(ugm) => ugm.encode(text, out),
+                        Algorithm::Rwkv(rwkv) => rwkv.encode(text, out),
+                        Algorithm::Plamo2(plamo2) => plamo2.encode(text, out),
+                        Algorithm::Dna(dna) => dna.encode(&self.tokens, text, out),
                     }
                 }
             }
@@ -60,29 +72,18 @@ impl Tokenizer for Encoder {
                 None => out.extend(text.bytes()),
             },
             TokenType::Normal | TokenType::Unused => match &self.algorithm {
-                Algorithm::Bpe(_) => {
-                    let mut utf8 = [0; 4];
-                    for c in text.chars() {
-                        match alphabet::byte_of(c) {
-                            Some(byte) => out.push(byte),
-                            None => out.extend(c.encode_utf8(&mut utf8).bytes()),
-                        }
-                    }
-                }
-                Algorithm::Spm(_) | Algorithm::Wpm(_) => {
-                    for (i, word) in text.split(spm::SPACE).enumerate() {
-                        if i > 0 {
-                            out.push(b' ');
-                        }
-                        out.extend(word.bytes());
-                    }
-                }
+                Algorithm::Bpe(bpe) => bpe::decode(bpe.writing(), text, out),
+                Algorithm::Dna(dna) => bpe::decode(dna.bpe.writing(), dna.text(id, text), out),
+                Algorithm::Rwkv(_) => out.extend(rwkv::unescape(text)),
+                Algorithm::Plamo2(_) => out.extend(text.bytes()),
+                Algorithm::Spm(_) | Algorithm::Wpm(_) | Algorithm::Ugm(_) => spm::decode(text, out),
             },
         }
     }
 
     fn token_text(&self, id: TokenId) -> Option<&str> {
-        self.tokens.text(id)
+        let text = self.tokens.text(id)?;
+        Some(if let Algorithm::Dna(dna) = &self.algorithm { dna.text(id, text) } else { text })
     }
 
     fn is_control(&self, id: TokenId) -> bool {

@@ -19,7 +19,10 @@ pub enum TokenizerError {
     },
     /// The pre-tokenizer is unknown. There is no default, since another pre-tokenizer would silently produce
     /// wrong ids.
-    #[error("unknown pre-tokenizer '{pre}' (supported: {supported})")]
+    #[error(
+        "unknown pre-tokenizer '{pre}'; TokenizerOptions::pre_tokenizer names another, of those that are supported: \
+         {supported}"
+    )]
     UnknownPreTokenizer {
         /// Value of `tokenizer.ggml.pre`.
         pre: String,
@@ -73,6 +76,16 @@ pub enum TokenizerError {
         index: usize,
         /// The entry, shortened if it is long.
         merge: String,
+        /// The problem.
+        problem: &'static str,
+    },
+    /// The map that normalizes characters is damaged.
+    #[error("{key}: the map of {bytes} bytes {problem}")]
+    Charsmap {
+        /// Key of the map.
+        key: &'static str,
+        /// Bytes of the map.
+        bytes: usize,
         /// The problem.
         problem: &'static str,
     },

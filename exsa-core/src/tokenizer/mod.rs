@@ -1,7 +1,8 @@
 //! Text to token ids and back.
 //!
 //! [`load()`] builds the tokenizer of a GGUF file, [`Vocabulary::build`] that of a vocabulary in memory.
-//! There are three kinds: SentencePiece by scores, byte-level byte-pair encoding by merges, and WordPiece.
+//! [`TokenizerModel`] lists the kinds. Byte-pair encoding also needs the name of a pre-tokenizer, which splits
+//! text into words; an unknown name is refused, unless [`TokenizerOptions::pre_tokenizer`] names another.
 //!
 //! The ids of plain text equal those of llama.cpp for the same file, with two exceptions: plain text never
 //! becomes a control token or a byte token by merging, which is possible there with some vocabularies; and
@@ -9,28 +10,35 @@
 
 mod alphabet;
 mod bpe;
+mod charsmap;
+mod dna;
 mod encoder;
 mod error;
 mod keys;
 mod load;
 mod merge;
 mod model;
+mod options;
+mod plamo2;
 mod pre;
 mod prompt;
 mod role_ids;
 mod roles;
+mod rwkv;
 mod special;
 mod spm;
 mod text_index;
 mod tokens;
 pub(crate) mod trie;
+mod ugm;
 pub(crate) mod unicode;
 mod vocabulary;
 mod wpm;
 
 pub use error::TokenizerError;
-pub use load::load;
+pub use load::{load, load_with};
 pub use model::TokenizerModel;
+pub use options::TokenizerOptions;
 pub use prompt::{encode_prompt, encode_whole};
 pub use role_ids::RoleIds;
 pub use tokens::TokenType;

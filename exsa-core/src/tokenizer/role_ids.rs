@@ -98,7 +98,7 @@ impl RoleIds {
                 self.eos = self.eos.or(id(2));
                 self.unk = self.unk.or(id(0));
             }
-            TokenizerModel::Bpe => {
+            TokenizerModel::Bpe | TokenizerModel::Whitespace | TokenizerModel::HybridDna => {
                 // The token of the first Falcon; elsewhere it is a word.
                 let both = id(11).filter(|id| tokens.kind(*id).is_some_and(TokenType::is_hidden));
                 self.bos = self.bos.or(both.filter(|_| default_bos));
@@ -110,6 +110,18 @@ impl RoleIds {
                 self.sep = self.sep.or(id(102));
                 self.pad = self.pad.or(id(0));
             }
+            TokenizerModel::Ugm => {
+                self.eos = self.eos.or(id(1));
+                self.unk = self.unk.or(id(2));
+                self.pad = self.pad.or(id(0));
+            }
+            TokenizerModel::Plamo2 => {
+                self.bos = self.bos.or(id(1));
+                self.eos = self.eos.or(id(2));
+                self.unk = self.unk.or(id(0));
+                self.pad = self.pad.or(id(3));
+            }
+            TokenizerModel::Rwkv | TokenizerModel::Gemma4 => {}
         }
         self
     }

@@ -95,6 +95,8 @@ pub(super) struct AddedTokens {
     pub(super) sep: Option<bool>,
     /// Whether BOS is added where the file does not say.
     pub(super) bos_default: bool,
+    /// Whether EOS is added where the file does not say.
+    pub(super) eos_default: bool,
 }
 
 /// Finds the tokens with a role beside `ids`, all within the vocabulary. Those that never show in text become
@@ -126,7 +128,7 @@ pub(super) fn resolve(
             let eos = ids.sep.or(ids.eos);
             (eos, add(asked.sep, true, eos, keys::SEP)?)
         }
-        TokenizerModel::Spm | TokenizerModel::Bpe => (ids.eos, add(asked.eos, false, ids.eos, keys::EOS)?),
+        _ => (ids.eos, add(asked.eos, asked.eos_default, ids.eos, keys::EOS)?),
     };
     let given = [ids.eot, ids.eom, ids.fim_pad, ids.fim_rep, ids.fim_sep];
     let mut ends: Vec<TokenId> = given.into_iter().flatten().chain(known.ends).collect();

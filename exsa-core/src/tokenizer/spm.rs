@@ -177,6 +177,16 @@ fn bytes(tokens: &Tokens, unk: Option<TokenId>) -> Result<Vec<Option<TokenId>>, 
     Ok(bytes)
 }
 
+/// Appends the bytes of `text`, with spaces as they are.
+pub(super) fn decode(text: &str, out: &mut Vec<u8>) {
+    for (i, word) in text.split(SPACE).enumerate() {
+        if i > 0 {
+            out.push(b' ');
+        }
+        out.extend(word.bytes());
+    }
+}
+
 /// The byte that a token written `<0x0A>` stands for.
 pub(super) fn byte_of(text: &str) -> Option<u8> {
     let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;

@@ -402,7 +402,7 @@ fn metadata_of_a_file() {
 
     let errors = [
         (write(&[]), "tokenizer.ggml.model' is missing"),
-        (write(&[model("t5")]), "unknown tokenizer model 't5' (supported: llama, gpt2, bert)"),
+        (write(&[model("none")]), "unknown tokenizer model 'none' (supported: llama, gpt2, bert, t5"),
         (write(&[model("gpt2")]), "tokenizer.ggml.tokens' is missing"),
         (write(&[model("gpt2"), tokens.clone()]), "tokenizer.ggml.merges' is missing"),
         (write(&[model("llama"), ("tokenizer.ggml.tokens", Value::U32(7))]), "tokenizer.ggml.tokens"),
@@ -590,4 +590,133 @@ proptest! {
             decode(&*tokenizer, &ids);
         }
     }
+}
+
+#[test]
+fn unigrams_are_the_likeliest_cover() {
+    let tokens = vec!["<pad>", "</s>", "<unk>", "▁", "a", "b", "ab", "▁ab", "x y"];
+    let mut types = vec![TokenType::Normal; tokens.len()];
+    types[..3].copy_from_slice(&[TokenType::Control, TokenType::Control, TokenType::Unknown]);
+    let scores = vec![0.0, 0.0, 0.0, -1.0, -1.0, -1.0, -2.5, -2.5, -1.0];
+    let vocabulary =
+        Vocabulary { model: TokenizerModel::Ugm, tokens, types, scores, ..Vocabulary::default() };
+    let tokenizer = vocabulary.clone().build().unwrap();
+    // Two tokens of -1 are better than one of -2.5; neighbours that no token covers are one unknown token.
+    assert_eq!(split(&*tokenizer, "ab", false), ["a", "b"]);
+    assert_eq!(split(&*tokenizer, " ab", false), ["▁ab"]);
+    assert_eq!(split(&*tokenizer, "aéüb", false), ["a", "<unk>", "b"]);
+    let special = tokenizer.special();
+    assert_eq!((special.eos, special.unk, special.add_bos, special.add_eos), (Some(1), Some(2), false, true));
+    let spaces = Vocabulary { remove_extra_spaces: Some(true), ..vocabulary.clone() }.build().unwrap();
+    assert_eq!(split(&*spaces, "  a   b ", false), ["▁", "a", "▁", "b"]);
+    for charsmap in [vec![1, 2], vec![8, 0, 0, 0, 1], vec![0, 0, 0, 0, b'x']] {
+        let error = Vocabulary { charsmap, ..vocabulary.clone() }.build().err().unwrap().to_string();
+        assert!(error.contains("precompiled_charsmap"), "{error}");
+    }
+    // Nodes that lead out of the map replace nothing.
+    let mut charsmap = 8u32.to_le_bytes().to_vec();
+    charsmap.extend([[0xff; 8].as_slice(), b"x\0"].concat());
+    let tokenizer = Vocabulary { charsmap, ..vocabulary }.build().unwrap();
+    assert_eq!(split(&*tokenizer, "ab", false), ["a", "b"]);
+}
+
+#[test]
+fn rwkv_takes_the_longest_and_unescapes() {
+    let tokens = vec!["<s>", "a", "ab", "abcd", "\\n", "\\xe4", "\\\\", "c"];
+    let mut types = vec![TokenType::Normal; tokens.len()];
+    types[0] = TokenType::Control;
+    let vocabulary = Vocabulary { model: TokenizerModel::Rwkv, tokens, types, ..Vocabulary::default() };
+    let tokenizer = vocabulary.build().unwrap();
+    let ids = encode(&*tokenizer, "abcabcd\n\\zä", EncodeOptions::default());
+    assert_eq!(ids, [2, 7, 3, 4, 6]);
+    let mut bytes = Vec::new();
+    [4, 5, 6].iter().for_each(|id| tokenizer.piece(*id, &mut bytes));
+    assert_eq!(bytes, [b'\n', 0xe4, b'\\']);
+    assert!(!tokenizer.special().add_bos && tokenizer.special().bos.is_none());
+}
+
+#[test]
+fn plamo_takes_the_highest_sum_and_spells_the_rest() {
+    let texts = Texts::new(
+        ["<unk>", "<bos>", "<eos>", "<pad>"]
+            .map(String::from)
+            .into_iter()
+            .chain(BYTES.iter().map(|b| format!("<0x{b:02X}>")))
+            .chain(["a", "b", "ab", "abc"].map(String::from)),
+    );
+    let tokens = texts.all();
+    let kind = |i: usize| match i {
+        0..4 => TokenType::Control,
+        4..260 => TokenType::Byte,
+        _ => TokenType::Normal,
+    };
+    let types = (0..tokens.len()).map(kind).collect();
+    let mut scores = vec![0.0; tokens.len()];
+    scores[260..].copy_from_slice(&[-1.0, -1.0, -2.0, -9.0]);
+    let vocabulary =
+        Vocabulary { model: TokenizerModel::Plamo2, tokens, types, scores, ..Vocabulary::default() };
+    let tokenizer = vocabulary.clone().build().unwrap();
+    // Of equal sums that of the longest token; a byte order mark at the start is dropped.
+    let expected = ["ab", "<0xC3>", "<0xA9>", "a"];
+    assert_eq!(split(&*tokenizer, "\u{feff}abéa", false), expected);
+    // Three bytes cost more than the token.
+    assert_eq!(split(&*tokenizer, "abc", false), ["abc"]);
+    let mut fewer = vocabulary;
+    fewer.types[4] = TokenType::Normal;
+    assert!(fewer.build().err().unwrap().to_string().contains("every byte"));
+}
+
+#[test]
+fn characters_are_spelt_in_bytes_and_newlines_stay_together() {
+    let texts = Texts::new(
+        ["<pad>", "<bos>"]
+            .map(String::from)
+            .into_iter()
+            .chain(BYTES.iter().map(|b| format!("<0x{b:02X}>")))
+            .chain(["a", "b", "▁", "▁a", "\n", "\n\n"].map(String::from)),
+    );
+    let tokens = texts.all();
+    let kind = |i: usize| if (2..258).contains(&i) { TokenType::Byte } else { TokenType::Normal };
+    let types: Vec<TokenType> = (0..tokens.len()).map(kind).collect();
+    let ids = RoleIds { bos: Some(1), ..RoleIds::default() };
+    let vocabulary = Vocabulary {
+        model: TokenizerModel::Gemma4,
+        tokens,
+        types,
+        ids,
+        merges: vec!["▁ a"],
+        add_bos: Some(false),
+        ..Vocabulary::default()
+    };
+    let tokenizer = vocabulary.clone().build().unwrap();
+    assert_eq!(
+        split(&*tokenizer, " ab\n\né\n\n\n", false),
+        ["▁a", "b", "\n\n", "<0xC3>", "<0xA9>", "\n", "\n", "\n"]
+    );
+    // Prompts start with BOS, whatever the file says.
+    assert!(tokenizer.special().add_bos && !tokenizer.leading_space());
+    let lines = Vocabulary { model: TokenizerModel::Bpe, pre: Some("mmbert"), ..vocabulary }.build().unwrap();
+    assert_eq!(split(&*lines, "a b", false), ["▁a", "▁", "b"]);
+    assert!(lines.leading_space());
+}
+
+#[test]
+fn an_option_names_another_pre_tokenizer() {
+    let texts = bpe_texts();
+    let strings = |texts: Vec<&str>| Value::Array(Array::Str(texts.into_iter().map(String::from).collect()));
+    let bytes = GgufWriter::new()
+        .key("general.architecture", Value::Str("llama".into()))
+        .key("tokenizer.ggml.model", Value::Str("gpt2".into()))
+        .key("tokenizer.ggml.pre", Value::Str("tomorrow".into()))
+        .key("tokenizer.ggml.tokens", strings(texts.all()))
+        .key("tokenizer.ggml.merges", strings(bpe(&texts).merges))
+        .to_bytes();
+    let gguf = Gguf::read(&mut std::io::Cursor::new(bytes)).unwrap();
+    let error = load(gguf.metadata()).err().unwrap().to_string();
+    for word in ["'tomorrow'", "pre_tokenizer", "qwen2", "kimi-k2"] {
+        assert!(error.contains(word), "{error}");
+    }
+    let with = |name: &str| load_with(gguf.metadata(), &TokenizerOptions::default().pre_tokenizer(name));
+    assert_eq!(encode(&*with("qwen2").unwrap(), "12", EncodeOptions::default()).len(), 2);
+    assert!(matches!(with("never").err(), Some(TokenizerError::UnknownPreTokenizer { .. })));
 }

@@ -304,11 +304,13 @@ const PLAIN: Architecture = Architecture {
 ///
 /// # Errors
 ///
-/// [`LoadError::Unsupported`] for a name that is not in [`ARCHITECTURES`], with those that are.
+/// [`LoadError::Unsupported`] for a name that is not in [`ARCHITECTURES`], with those that are, encoders
+/// included.
 pub fn find(name: &str) -> Result<&'static Architecture, LoadError> {
     ARCHITECTURES.iter().find(|architecture| architecture.name == name).copied().ok_or_else(|| {
-        let names: Vec<&str> = ARCHITECTURES.iter().map(|architecture| architecture.name).collect();
-        let names = names.join(", ");
+        let encoders = crate::encoder::ENCODERS.iter().map(|encoder| encoder.name);
+        let names = ARCHITECTURES.iter().map(|architecture| architecture.name).chain(encoders);
+        let names = names.collect::<Vec<_>>().join(", ");
         LoadError::Unsupported {
             what: format!("architecture '{name}'"),
             supported: format!("{names}; the llama.cpp backend runs more"),

@@ -7,7 +7,7 @@ use exsa_core::gguf::{Gguf, TensorInfo};
 use std::collections::BTreeSet;
 
 /// Finds tensors, and remembers those that were found.
-pub(super) struct Finder<'g> {
+pub(crate) struct Finder<'g> {
     gguf: &'g Gguf,
     found: BTreeSet<&'g str>,
 }

@@ -1,7 +1,7 @@
 //! Tensors of a model by their place in the network.
 
 mod experts;
-mod finder;
+pub(crate) mod finder;
 mod layer;
 
 pub use experts::{ExpertInputTensors, ExpertProjection, ExpertTensors, SharedExpertTensors};

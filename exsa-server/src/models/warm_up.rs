@@ -2,7 +2,7 @@
 
 use exsa_core::error::LoadError;
 use exsa_core::registry::Managed;
-use exsa_core::{EmbedRequest, FinishReason, Request, SubmitError};
+use exsa_core::{EmbedRequest, FinishReason, Request, RerankRequest, SubmitError};
 use std::time::Duration;
 
 /// Timeout of the request; a slower model becomes ready without having answered.
@@ -22,6 +22,12 @@ pub(super) fn warm_up(engine: &dyn Managed) -> Result<(), LoadError> {
         },
         Err(SubmitError::Unsupported { .. }) => match engine.embed(EmbedRequest::texts(["Hello"])) {
             Ok(output) => output.wait().map(drop).map_err(|error| failed(error.to_string())),
+            Err(SubmitError::Unsupported { .. }) => {
+                match engine.rerank(RerankRequest::new("Hello", ["Hello"])) {
+                    Ok(output) => output.wait().map(drop).map_err(|error| failed(error.to_string())),
+                    Err(error) => Err(failed(error.to_string())),
+                }
+            }
             Err(error) => Err(failed(error.to_string())),
         },
         // A model may refuse this prompt and still be able to serve others.

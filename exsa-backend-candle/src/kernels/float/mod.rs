@@ -16,3 +16,4 @@ mod softmax;
 mod tiles;
 
 pub(crate) use attention_inputs::{AttentionSpan, Inputs};
+pub(crate) use elementwise::{gelu, silu};

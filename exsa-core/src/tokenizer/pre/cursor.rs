@@ -137,6 +137,11 @@ impl Spaces {
         if self.end < text.len() && self.last > start { self.last } else { self.end }
     }
 
+    /// Whether there is a newline in it.
+    pub(super) fn has_newline(&self) -> bool {
+        self.newline_end.is_some()
+    }
+
     /// End of `\s*[\r\n]+|\s+(?!\S)|\s+`: as far as the last newline, if there is one.
     pub(super) fn to_newline_or_before_word(&self, text: &str, start: usize) -> usize {
         self.newline_end.unwrap_or_else(|| self.before_word(text, start))

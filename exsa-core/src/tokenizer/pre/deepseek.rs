@@ -9,6 +9,15 @@ use super::{Class, Set};
 ///
 /// Gives the end of the match that starts at `at`; some characters, numbers among them, match nothing.
 pub(super) fn v3_match_end(text: &str, at: usize) -> Option<usize> {
+    match_end(text, at, true)
+}
+
+/// The same with `|[\r\n]|` in place of `[\r\n]*|\s*[\r\n]+|`: every newline stands alone.
+pub(super) fn spark_match_end(text: &str, at: usize) -> Option<usize> {
+    match_end(text, at, false)
+}
+
+fn match_end(text: &str, at: usize, join_newlines: bool) -> Option<usize> {
     const WORD: Class = Class::LETTER.or(Class::MARK);
     const SIGN: Class = Class::PUNCTUATION.or(Class::SYMBOL);
     let is_word = |c: At| c.class.any(WORD);
@@ -28,9 +37,14 @@ pub(super) fn v3_match_end(text: &str, at: usize) -> Option<usize> {
     let start = if here.c == ' ' { next } else { at };
     if is_sign(look(text, start)) {
         let end = run(text, start, is_sign);
-        return Some(run(text, end, At::is_newline));
+        return Some(if join_newlines { run(text, end, At::is_newline) } else { end });
     }
-    let end = spaces(text, at).to_newline_or_before_word(text, at);
+    if !join_newlines && here.is_newline() {
+        return Some(next);
+    }
+    let spaces = spaces(text, at);
+    let end =
+        if join_newlines { spaces.to_newline_or_before_word(text, at) } else { spaces.before_word(text, at) };
     (end > at).then_some(end)
 }
 

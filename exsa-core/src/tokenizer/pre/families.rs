@@ -3,6 +3,7 @@
 use super::cased::Cased;
 use super::deepseek::{ASIAN, CASED_LETTERS, CHINESE_JAPANESE, PUNCTUATION};
 use super::letters::Letters;
+use super::scripts::{AFMOE, BLOOM_ENDS, YOUTU};
 use super::{Class, Set, Stage, cut};
 
 /// A pre-tokenizer, with what goes with it by convention and is not written in the file.
@@ -15,11 +16,41 @@ pub(crate) struct Family {
     pub(crate) add_bos: bool,
     /// Whether there is a BOS where the file names none.
     pub(crate) default_bos: bool,
+    /// Whether prompts start with BOS whatever the file says.
+    pub(crate) always_bos: bool,
+    /// Whether the two texts of a pair are parted by the separator unless the file says otherwise.
+    pub(crate) add_sep: bool,
+    /// How words are written in the vocabulary.
+    pub(crate) writing: Writing,
+}
+
+/// How words are written in the vocabulary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writing {
+    /// Bytes in the alphabet of GPT-2.
+    Bytes,
+    /// Characters as they are. One that is no token is spelt in bytes, written `<0x0A>`.
+    Characters {
+        /// Whether spaces are written as U+2581.
+        spaces: bool,
+        /// Whether a run of newlines that is a token is taken whole.
+        newlines: bool,
+        /// Whether a word starts at each U+2581, and one is put before the text of a line that has none.
+        metaspace: bool,
+    },
 }
 
 impl Family {
     const fn new(stages: &'static [Stage]) -> Self {
-        Self { stages, ignore_merges: false, add_bos: false, default_bos: true }
+        Self {
+            stages,
+            ignore_merges: false,
+            add_bos: false,
+            default_bos: true,
+            always_bos: false,
+            add_sep: false,
+            writing: Writing::Bytes,
+        }
     }
 
     /// Hands the words of `text` to `emit`, in order; together they are the text.
@@ -41,8 +72,14 @@ pub(crate) fn supported() -> String {
 
 const NUMBER: Set = Set::Class(Class::NUMBER);
 
-const BY_THREE: Letters = Letters { numbers_max: 3, letter: Class::LETTER };
-const ONE_BY_ONE: Letters = Letters { numbers_max: 1, letter: Class::LETTER };
+const BY_THREE: Letters = Letters::new(3);
+const ONE_BY_ONE: Letters = Letters::new(1);
+const GPT4O: Cased = Cased { numbers_max: 3, contractions: true, letter: Class::LETTER, by_case: true };
+const MARKED: Class = Class::LETTER.or(Class::MARK);
+/// Words of letters and marks with their contraction, whatever the case.
+const CASELESS: Cased = Cased { numbers_max: 1, letter: MARKED, by_case: false, ..GPT4O };
+/// Characters between newlines.
+const LINES: Family = Family::new(&[Stage::Runs(LINE_FEED)]);
 
 const GPT2: Family = Family::new(&[Stage::Gpt2]);
 const LLAMA3: Family = Family::new(&[Stage::Letters(BY_THREE)]);
@@ -74,9 +111,6 @@ const FAMILIES: &[(&[&str], Family)] = &[
             "a.x-4.0",
             "mellum",
             "modern-bert",
-            "roberta-bpe",
-            "jina-v1-en",
-            "jina-v2-code",
             "jina-es",
             "jina-de",
             "jina-v2-es",
@@ -84,6 +118,15 @@ const FAMILIES: &[(&[&str], Family)] = &[
         ],
         GPT2,
     ),
+    (&["jina-v1-en", "jina-v2-code", "roberta-bpe"], Family { add_sep: true, ..GPT2 }),
+    (
+        &["minicpm5"],
+        Family {
+            ignore_merges: true,
+            ..Family::new(&[Stage::NumbersByThree, Stage::Letters(Letters::new(usize::MAX))])
+        },
+    ),
+    (&["jais-2"], Family::new(&[Stage::Letters(Letters { spaces_by_powers: true, ..BY_THREE })])),
     (
         &[
             "llama3",
@@ -112,12 +155,34 @@ const FAMILIES: &[(&[&str], Family)] = &[
             "grok-2",
             "kormo",
             "f2llmv2",
+            "bailingmoe",
+            "bailingmoe2",
+            "llada-moe",
         ],
         QWEN2,
     ),
+    (&["qwen35"], Family::new(&[Stage::Letters(Letters { letter: MARKED, ..ONE_BY_ONE })])),
+    (&["seed-coder"], Family::new(&[Stage::Letters(Letters { newlines_after_signs: false, ..ONE_BY_ONE })])),
+    (&["ufakzeka"], Family::new(&[Stage::Letters(Letters { contractions: false, ..ONE_BY_ONE })])),
+    (&["laguna"], Family::new(&[Stage::Runs(LINE_FEED), Stage::Letters(ONE_BY_ONE)])),
+    (&["exaone-moe"], Family::new(&[Stage::Phrases])),
+    (&["poro-chat", "bloom", "gpt3-finnish"], Family::new(&[Stage::SpacedRest(BLOOM_ENDS)])),
+    (&["viking"], Family::new(&[Stage::SpacedRest(BLOOM_ENDS), Stage::Each(NUMBER)])),
+    (&["superbpe"], Family::new(&[Stage::Runs(NUMBER), Stage::BeforeThousands])),
+    (&["kimi-k2"], Family::new(&[Stage::Kimi])),
     (
-        &["qwen35"],
-        Family::new(&[Stage::Letters(Letters { numbers_max: 1, letter: Class::LETTER.or(Class::MARK) })]),
+        &["chameleon"],
+        Family {
+            add_bos: true,
+            ..Family::new(&[
+                Stage::Sentinels,
+                Stage::ImageMarks,
+                Stage::Indents,
+                Stage::Each(NUMBER),
+                Stage::Each(Set::ClassOr(Class::PUNCTUATION, "$+<=>^`|~")),
+                Stage::Gpt2,
+            ])
+        },
     ),
     (
         &["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"],
@@ -153,7 +218,7 @@ const FAMILIES: &[(&[&str], Family)] = &[
         ]),
     ),
     (
-        &["deepseek-v3", "hunyuan-dense", "joyai-llm"],
+        &["deepseek-v3", "hunyuan-dense", "hy_v4", "joyai-llm"],
         Family::new(&[Stage::NumbersByThree, Stage::Runs(CHINESE_JAPANESE), Stage::DeepSeek3]),
     ),
     (
@@ -161,13 +226,56 @@ const FAMILIES: &[(&[&str], Family)] = &[
         Family {
             ignore_merges: true,
             add_bos: true,
-            ..Family::new(&[Stage::Cased(Cased { numbers_max: 1, contractions: false })])
+            ..Family::new(&[Stage::Cased(Cased { numbers_max: 1, contractions: false, ..GPT4O })])
+        },
+    ),
+    (&["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"], Family::new(&[Stage::Cased(GPT4O)])),
+    (
+        &["granite-embed-multi-97m"],
+        Family { ignore_merges: true, ..Family::new(&[Stage::Cased(Cased { letter: MARKED, ..GPT4O })]) },
+    ),
+    (
+        &["tiny_aya", "cohere2moe"],
+        Family::new(&[Stage::NumbersFromRight, Stage::Cased(Cased { numbers_max: 3, ..CASELESS })]),
+    ),
+    (
+        &["youtu"],
+        Family { ignore_merges: true, ..Family::new(&[Stage::RunsOfEach(YOUTU), Stage::Cased(CASELESS)]) },
+    ),
+    (
+        &["spark2_5"],
+        Family::new(&[
+            Stage::NumbersByThree,
+            Stage::Runs(CHINESE_JAPANESE),
+            Stage::Spark,
+            Stage::Each(NUMBER),
+        ]),
+    ),
+    (&["afmoe"], Family::new(&[Stage::NumbersFromRight, Stage::Runs(AFMOE), Stage::DeepSeek3])),
+    (
+        &["gemma4", "granite-embed-multi-311m"],
+        Family {
+            always_bos: true,
+            writing: Writing::Characters { spaces: true, newlines: true, metaspace: false },
+            ..LINES
         },
     ),
     (
-        &["gpt-4o", "llama4", "kanana2"],
-        Family::new(&[Stage::Cased(Cased { numbers_max: 3, contractions: true })]),
+        &["mmbert"],
+        Family { writing: Writing::Characters { spaces: true, newlines: true, metaspace: true }, ..LINES },
+    ),
+    (
+        &["sarvam-moe"],
+        Family { writing: Writing::Characters { spaces: true, newlines: false, metaspace: false }, ..LINES },
+    ),
+    (
+        &["whitespace"],
+        Family {
+            writing: Writing::Characters { spaces: false, newlines: false, metaspace: false },
+            ..Family::new(&[Stage::Runs(Set::Class(Class::SPACE))])
+        },
     ),
 ];
 
+const LINE_FEED: Set = Set::Ranges(&[('\n', '\n')]);
 const NEWLINE: Set = Set::Ranges(&[('\n', '\n'), ('\r', '\r')]);

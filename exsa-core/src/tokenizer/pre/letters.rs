@@ -3,7 +3,7 @@
 //! ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`.
 
 use super::Class;
-use super::cursor::{contraction, look, run, spaces};
+use super::cursor::{At, contraction, look, run, spaces};
 
 /// Differences between the models.
 #[derive(Clone, Copy, Debug)]
@@ -12,12 +12,31 @@ pub(super) struct Letters {
     pub(super) numbers_max: usize,
     /// Class of a letter: `\p{L}`, or `[\p{L}\p{M}]`.
     pub(super) letter: Class,
+    /// Whether contractions are words of their own.
+    pub(super) contractions: bool,
+    /// Whether newlines behind signs belong to them.
+    pub(super) newlines_after_signs: bool,
+    /// Whether white space before a word is cut into powers of two, 512 at most.
+    pub(super) spaces_by_powers: bool,
 }
 
 impl Letters {
+    /// Words of letters, with up to `numbers_max` numbers in a word.
+    pub(super) const fn new(numbers_max: usize) -> Self {
+        Self {
+            numbers_max,
+            letter: Class::LETTER,
+            contractions: true,
+            newlines_after_signs: true,
+            spaces_by_powers: false,
+        }
+    }
+
     /// End of the word that starts at `at`.
     pub(super) fn word_end(self, text: &str, at: usize) -> usize {
-        if let Some(len) = contraction(text, at, true) {
+        if self.contractions
+            && let Some(len) = contraction(text, at, true)
+        {
             return at + len;
         }
         let here = look(text, at);
@@ -33,10 +52,25 @@ impl Letters {
         let start = if here.c == ' ' { next } else { at };
         if look(text, start).is_none_of(word) {
             let end = run(text, start, |c| c.is_none_of(word));
-            return run(text, end, |c| c.is_newline());
+            return if self.newlines_after_signs { run(text, end, At::is_newline) } else { end };
         }
-        spaces(text, at).to_newline_or_before_word(text, at)
+        let spaces = spaces(text, at);
+        if self.spaces_by_powers && !spaces.has_newline() {
+            return power_end(text, at, spaces.end);
+        }
+        spaces.to_newline_or_before_word(text, at)
     }
+}
+
+/// End of the largest of 512, 256 and so on to 4, 2 and 1 white-space characters from `at` on that leaves one
+/// for a word behind `end`, the end of the white space.
+fn power_end(text: &str, at: usize, end: usize) -> usize {
+    const POWERS: [usize; 9] = [512, 256, 128, 64, 32, 16, 8, 4, 2];
+    let spaces = text.get(at..end).unwrap_or_default();
+    let count = spaces.chars().count();
+    let free = if end < text.len() { count.saturating_sub(1) } else { count };
+    let taken = POWERS.into_iter().find(|power| *power <= free).unwrap_or(1);
+    spaces.char_indices().nth(taken).map_or(end, |(len, _)| at + len)
 }
 
 /// End of the numbers from `at` on, `max` of them at most.

@@ -4,14 +4,19 @@
 //! that the one before it left. Here every expression is a hand-written scanner of one pass over its piece.
 
 mod cased;
+mod chameleon;
 mod cursor;
 mod deepseek;
+mod digits;
 mod families;
 mod gpt2;
+mod kimi;
 mod letters;
+mod phrases;
 mod runs;
+mod scripts;
 
-pub(super) use families::{Family, family, supported};
+pub(super) use families::{Family, Writing, family, supported};
 
 use super::unicode::Class;
 use cased::Cased;
@@ -28,8 +33,18 @@ enum Stage {
     Cased(Cased),
     /// The last of DeepSeek V3's expressions.
     DeepSeek3,
+    /// The third of Spark 2.5's expressions: that of DeepSeek V3 with every newline apart.
+    Spark,
+    /// Kimi K2's expression: words without Chinese characters.
+    Kimi,
+    /// EXAONE MoE's expression: words of letters with single spaces between them are one piece.
+    Phrases,
     /// `[…]+`: runs of the set, and runs of what is not in it.
     Runs(Set),
+    /// `[…]+|[…]+`: runs of each set, and runs of what is in none.
+    RunsOfEach(&'static [Set]),
+    /// ` ?[^…]+`: runs of what is not in the set, with the space before them.
+    SpacedRest(Set),
     /// `[…]`: every character of the set alone, and runs of what is not in it.
     Each(Set),
     /// `\s?[…]+`: runs of the set with the white-space character before them.
@@ -38,8 +53,18 @@ enum Stage {
     NumbersByThree,
     /// `[0-9][0-9][0-9]`: ASCII digits in groups of exactly three from the left.
     AsciiDigitsByThree,
+    /// Numbers in groups of three from the right; what stands before them belongs to the first group.
+    NumbersFromRight,
+    /// `(?=(\d{3})+(?!\d))`: cuts before each group of three ASCII digits, counted from the right.
+    BeforeThousands,
     /// `\s+$`: the white space at the end of the piece.
     TrailingSpaces,
+    /// `<sentinel:[0-9]+>`.
+    Sentinels,
+    /// `IMGIMG[A-I]{1,4}Z`.
+    ImageMarks,
+    /// `[\t\n]|    |  `: tabs, newlines, and spaces in fours and pairs.
+    Indents,
 }
 
 /// A set of characters.
@@ -76,6 +101,21 @@ impl Stage {
             Self::Letters(letters) => cursor::words(text, |text, at| letters.word_end(text, at), emit),
             Self::Cased(cased) => cursor::words(text, |text, at| cased.word_end(text, at), emit),
             Self::DeepSeek3 => cursor::matches(text, deepseek::v3_match_end, emit),
+            Self::Spark => cursor::matches(text, deepseek::spark_match_end, emit),
+            Self::Kimi => cursor::words(text, kimi::word_end, emit),
+            Self::Phrases => cursor::words(text, phrases::word_end, emit),
+            Self::RunsOfEach(sets) => {
+                let end = |text: &str, at| sets.iter().find_map(|set| runs::run_end(text, at, *set));
+                cursor::matches(text, end, emit);
+            }
+            Self::SpacedRest(set) => {
+                cursor::matches(text, |text, at| runs::spaced_rest_end(text, at, set), emit)
+            }
+            Self::NumbersFromRight => digits::from_right(text, emit),
+            Self::BeforeThousands => digits::before_thousands(text, emit),
+            Self::Sentinels => cursor::matches(text, chameleon::sentinel_end, emit),
+            Self::ImageMarks => cursor::matches(text, chameleon::image_mark_end, emit),
+            Self::Indents => cursor::matches(text, chameleon::indent_end, emit),
             Self::Runs(set) => cursor::matches(text, |text, at| runs::run_end(text, at, set), emit),
             Self::Each(set) => cursor::matches(text, |text, at| runs::one_end(text, at, set), emit),
             Self::SpacedRuns(set) => {

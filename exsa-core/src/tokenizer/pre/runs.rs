@@ -23,6 +23,16 @@ pub(super) fn spaced_run_end(text: &str, at: usize, set: Set) -> Option<usize> {
     run_end(text, start, set)
 }
 
+/// End of the run of what is not in `set` that starts at `at`, or behind one space there.
+pub(super) fn spaced_rest_end(text: &str, at: usize, set: Set) -> Option<usize> {
+    let rest = |start| {
+        let end = run(text, start, |c| !set.contains(c.c, c.class));
+        (end > start).then_some(end)
+    };
+    let spaced = if look(text, at).c == ' ' { rest(at + 1) } else { None };
+    spaced.or_else(|| rest(at))
+}
+
 /// End of up to three numbers at `at`.
 pub(super) fn up_to_three_numbers_end(text: &str, at: usize) -> Option<usize> {
     let end = numbers_end(text, at, 3);

@@ -1,4 +1,8 @@
-//! Core's tokenizers against llama.cpp's, on every vocabulary of the test data and on random texts.
+//! Core's tokenizers against llama.cpp's, on every vocabulary of the test data, on vocabularies made here for
+//! every kind of tokenizer and every pre-tokenizer, and on random texts.
+
+mod charsmap;
+mod made;
 
 use crate::ffi::Vocab;
 use exsa_core::gguf::Gguf;
@@ -83,21 +87,36 @@ fn ids_are_those_of_llama_cpp() {
         if let Ok(inputs) = std::fs::read_to_string(format!("{}.inp", path.display())) {
             texts.extend(inputs.split("\n__ggml_vocab_test__\n").map(str::to_owned));
         }
-        let before = different.len();
-        for text in texts {
-            let mut ids = Vec::new();
-            ours.encode(&text, &EncodeOptions::default(), &mut ids);
-            let expected = theirs.tokenize(&text);
-            if ids != expected {
-                different.push(format!("{name}: {text:?}\n  ours {ids:?}\n  llama.cpp {expected:?}"));
-            }
-        }
-        eprintln!("{name}: {} different", different.len() - before);
+        compare(&name, &*ours, &theirs, texts, &mut different);
     }
+    check(&different);
+}
+
+fn check(different: &[String]) {
     assert!(
         different.is_empty(),
         "{} texts:\n{}",
         different.len(),
         different[..different.len().min(40)].join("\n")
     );
+}
+
+/// Adds the texts for which the two differ to `different`.
+fn compare(
+    name: &str,
+    ours: &dyn Tokenizer,
+    theirs: &Vocab,
+    texts: impl IntoIterator<Item = String>,
+    different: &mut Vec<String>,
+) {
+    let before = different.len();
+    for text in texts {
+        let mut ids = Vec::new();
+        ours.encode(&text, &EncodeOptions::default(), &mut ids);
+        let expected = theirs.tokenize(&text);
+        if ids != expected {
+            different.push(format!("{name}: {text:?}\n  ours {ids:?}\n  llama.cpp {expected:?}"));
+        }
+    }
+    eprintln!("{name}: {} different", different.len() - before);
 }
