@@ -61,7 +61,26 @@ fn open(source: &ModelSource) -> Result<(HostBytes, Gguf), LoadError> {
     let file = mapping::open(source)?;
     let gguf = Gguf::read(&mut Cursor::new((*file).as_ref()))?;
     model_info::check_type(&gguf)?;
+    if let Some(split) = gguf.split()? {
+        return Err(LoadError::Unsupported {
+            what: format!("part {} of {} of a split model", split.index + 1, split.count),
+            supported: "a model in one file; the candle and llama.cpp backends load split models".to_owned(),
+        });
+    }
     Ok((file, gguf))
+}
+
+/// Refuses options that change what a file says.
+fn check_options(options: &LoadOptions) -> Result<(), LoadError> {
+    let option = if options.quantize.is_some() {
+        "quantize"
+    } else if !options.metadata_overrides.is_empty() {
+        "metadata_override"
+    } else {
+        return Ok(());
+    };
+    let problem = "it is not supported on this backend; the candle backend has it".to_owned();
+    Err(LoadError::Option { option, problem })
 }
 
 /// A file with weights, of types that there are kernels for.
@@ -96,6 +115,7 @@ impl<P: Devices> InferenceBackend for GpuBackend<P> {
         options: &LoadOptions,
         progress: &mut LoadProgress<'_>,
     ) -> Result<Arc<dyn Model>, LoadError> {
+        check_options(options)?;
         let name = self.find(options)?;
         let (file, gguf) = open_weights(source)?;
         let device = self.devices.open(Some(&name))?;
@@ -108,6 +128,7 @@ impl<P: Devices> InferenceBackend for GpuBackend<P> {
         load: &LoadOptions,
         session: &SessionOptions,
     ) -> Result<MemoryEstimate, LoadError> {
+        check_options(load)?;
         let device = self.devices.open(Some(&self.find(load)?))?;
         let (_, gguf) = open_weights(source)?;
         let description = ModelDescription::read(&gguf, 0)?;
