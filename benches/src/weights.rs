@@ -9,8 +9,8 @@ use std::path::Path;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Weights {
     /// Bytes that a decode step reads, however many streams it serves: all tensors but those of experts, less
-    /// the embedding table where there is an output matrix beside it. Of the table, a step reads but a row for
-    /// each stream.
+    /// the embedding table where there is an output matrix beside it. Of the table, a step reads but a row
+    /// for each stream.
     pub bytes_per_step: u64,
     /// Bytes of all experts, of which a step reads those that its streams use.
     pub expert_bytes: u64,

@@ -29,8 +29,8 @@
 //!
 //! Encoders, on the CPU: `bert` (BGE, E5, MiniLM, RoBERTa and rerankers of that shape), `nomic-bert`,
 //! `jina-bert-v2`, `modern-bert`, `gemma-embedding` (EmbeddingGemma). They compute embeddings, and with a
-//! classification head scores; a text is in one batch, and generation is refused. Embeddings of decoders such as
-//! Qwen3-Embedding are pooled as the file says.
+//! classification head scores; a text is in one batch, and generation is refused. Embeddings of decoders such
+//! as Qwen3-Embedding are pooled as the file says.
 //!
 //! On the CPU, weights of every type that GGUF files have, mixed at will; over tensors on a device F32, F16,
 //! BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K.
@@ -61,9 +61,10 @@
 //!
 //! # Hybrid models
 //!
-//! Layers of these models without attention keep a state of fixed size for each sequence, in f32, beside
-//! the KV cache. Sessions of these models cannot fork or truncate; they save and restore, so that the prompt
-//! store works with checkpoints (`docs/prompt-cache.md`). A pass that fails empties the sequences of its batch.
+//! Layers of these models without attention keep a state of fixed size for each sequence, in f32, beside the
+//! KV cache. Sessions of these models cannot fork or truncate; they save and restore, so that the prompt
+//! store works with checkpoints (`docs/prompt-cache.md`). A pass that fails empties the sequences of its
+//! batch.
 //!
 //! # Embeddings
 //!
@@ -79,8 +80,8 @@
 //!
 //! # Calibration
 //!
-//! On the CPU, for models without experts, [`CandleBackend::calibration`] sums up the squared inputs of a model's projections over texts,
-//! as importance matrices hold them.
+//! On the CPU, for models without experts, [`CandleBackend::calibration`] sums up the squared inputs of a
+//! model's projections over texts, as importance matrices hold them.
 //!
 //! # Threads
 //!

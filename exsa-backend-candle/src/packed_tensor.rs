@@ -30,7 +30,8 @@ impl PackedTensor {
         }
     }
 
-    /// Packs `tensor`, whose bytes are `place` of `mapping`, into `memory`. Calls `done` with the bytes of each part, which can end it.
+    /// Packs `tensor`, whose bytes are `place` of `mapping`, into `memory`. Calls `done` with the bytes of
+    /// each part, which can end it.
     pub fn pack(
         tensor: &TensorInfo,
         shape: MatrixShape,

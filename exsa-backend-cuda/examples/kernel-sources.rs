@@ -1,5 +1,5 @@
-//! Writes the source of every module, for CUDA and for Metal, into a folder: `kernel-sources FOLDER`. For checks of the
-//! kernels by compilers.
+//! Writes the source of every module, for CUDA and for Metal, into a folder: `kernel-sources FOLDER`. For
+//! checks of the kernels by compilers.
 
 use exsa_gpu::kernel::{Language, Module};
 use std::path::PathBuf;

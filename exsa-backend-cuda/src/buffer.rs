@@ -58,7 +58,8 @@ impl Drop for CudaBuffer {
         // Commands that use the memory may still run.
         if let Ok(current) = self.context.push() {
             let _ = self.context.synchronize(&current);
-            // SAFETY: the context is current, the memory is this buffer's own, and no command uses it any more.
+            // SAFETY: the context is current, the memory is this buffer's own, and no command uses it any
+            // more.
             let _ = unsafe { sys::cuMemFree_v2(self.address) };
         }
     }

@@ -17,8 +17,8 @@ const BYTES_MAX: u64 = 64 << 20;
 
 const ENDING: &str = "kernels";
 
-/// Compiled kernels in a folder, a file per module. A file that is damaged, cut off or of another version is passed
-/// over; the kernels are then compiled anew. A folder that cannot be read or written is logged.
+/// Compiled kernels in a folder, a file per module. A file that is damaged, cut off or of another version is
+/// passed over; the kernels are then compiled anew. A folder that cannot be read or written is logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelCache {
     folder: Option<PathBuf>,

@@ -9,7 +9,7 @@ use exsa_core::backend::Fingerprint;
 use exsa_gpu::device::DeviceError;
 use exsa_gpu::kernel::{Language, Module};
 
-/// What the driver loads.
+/// Compiled module that the driver loads.
 #[derive(Debug)]
 pub struct MachineCode {
     image: Vec<u8>,
@@ -46,8 +46,8 @@ pub fn nvrtc_version() -> Result<(u32, u32), String> {
     NvrtcLibrary::get().map(|library| library.version)
 }
 
-/// Machine code of `module`, out of the cache if it is there. Without NVRTC, a cached file of any of its versions
-/// serves.
+/// Machine code of `module`, out of the cache if it is there. Without NVRTC, a cached file of any of its
+/// versions serves.
 ///
 /// # Errors
 ///
@@ -74,8 +74,8 @@ pub fn machine_code(
 ///
 /// # Errors
 ///
-/// [`DeviceError::Unavailable`] without NVRTC, or for a device that is too old for it; [`DeviceError::Compile`] with the
-/// compiler's messages.
+/// [`DeviceError::Unavailable`] without NVRTC, or for a device that is too old for it;
+/// [`DeviceError::Compile`] with the compiler's messages.
 pub fn compile(module: Module, device: Capability, cache: &KernelCache) -> Result<MachineCode, DeviceError> {
     let library = NvrtcLibrary::get().map_err(DeviceError::Unavailable)?;
     let target = target(device, &library)?;

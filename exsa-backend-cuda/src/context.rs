@@ -7,8 +7,8 @@ use std::marker::PhantomData;
 use std::ptr;
 use std::sync::OnceLock;
 
-/// A context of its own for each opened device, so that an error that breaks it leaves other engines of the process
-/// alone. Buffers, streams and kernels keep it alive.
+/// A context of its own for each opened device, so that an error that breaks it leaves other engines of the
+/// process alone. Buffers, streams and kernels keep it alive.
 #[derive(Debug)]
 pub(crate) struct Context {
     raw: CUcontext,

@@ -112,8 +112,8 @@ impl CudaDevice {
     fn load(&self, code: &MachineCode) -> Result<Arc<LoadedModule>, DeviceError> {
         let _current = self.context.current()?;
         let mut raw = ptr::null_mut();
-        // SAFETY: the context is current. The image is machine code of a checked length, or text that ends in a
-        // zero; the driver reads no more than its headers say.
+        // SAFETY: the context is current. The image is machine code of a checked length, or text that ends in
+        // a zero; the driver reads no more than its headers say.
         let result = unsafe { sys::cuModuleLoadData(&mut raw, code.image().as_ptr().cast()) };
         self.context.check(result, "loading kernels")?;
         Ok(Arc::new(LoadedModule { context: Arc::clone(&self.context), raw }))
@@ -143,7 +143,8 @@ impl Drop for LoadedModule {
         if let Ok(current) = self.context.push() {
             // Commands may still run its kernels.
             let _ = self.context.synchronize(&current);
-            // SAFETY: the context is current; every kernel of the module keeps it alive, so that none is left.
+            // SAFETY: the context is current; every kernel of the module keeps it alive, so that none is
+            // left.
             let _ = unsafe { sys::cuModuleUnload(self.raw) };
         }
     }

@@ -17,15 +17,15 @@ pub struct CudaDevices {
 }
 
 impl CudaDevices {
-    /// All NVIDIA GPUs. Compiled kernels are kept in the user's cache folder: `exsa/kernels` in `$XDG_CACHE_HOME`,
-    /// `~/.cache`, or `%LOCALAPPDATA%`.
+    /// All NVIDIA GPUs. Compiled kernels are kept in the user's cache folder: `exsa/kernels` in
+    /// `$XDG_CACHE_HOME`, `~/.cache`, or `%LOCALAPPDATA%`.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Keeps compiled kernels in `folder`, which is made when it is needed; `None` for nowhere. The folder must
-    /// not be writable by others: the device runs what is in it.
+    /// Keeps compiled kernels in `folder`, which is made when it is needed; `None` for nowhere. The folder
+    /// must not be writable by others: the device runs what is in it.
     #[must_use]
     pub fn cache(mut self, folder: Option<PathBuf>) -> Self {
         self.cache = KernelCache::new(folder);

@@ -1,7 +1,7 @@
 //! NVIDIA's driver library: whether it is there, and has all that is called of it.
 //!
-//! cudarc loads the library at the first call and panics if it or a function is missing, so nothing of cudarc is called
-//! before [`load`] has succeeded.
+//! cudarc loads the library at the first call and panics if it or a function is missing, so nothing of cudarc
+//! is called before [`load`] has succeeded.
 
 use crate::failure;
 use cudarc::driver::sys;

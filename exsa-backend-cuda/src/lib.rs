@@ -1,12 +1,12 @@
 //! Exsa's backend for NVIDIA GPUs: the executor and kernels of `exsa-gpu` on the CUDA driver.
 //!
-//! **Never run on a GPU yet.** The kernels are proved on the CPU by an emulator and compiled for sm_75, sm_80 and
-//! sm_90 by NVRTC; what is in this crate beyond listing and errors has only been type-checked. `docs/gpu.md` says how
-//! to check a machine.
+//! **Never run on a GPU yet.** The kernels are proved on the CPU by an emulator and compiled for sm_75, sm_80
+//! and sm_90 by NVRTC; what is in this crate beyond listing and errors has only been type-checked.
+//! `docs/gpu.md` says how to check a machine.
 //!
-//! To build takes Rust and a linker. To run takes NVIDIA's driver and NVRTC (`libnvrtc.so`, in the CUDA toolkit and in
-//! the Python wheel `nvidia-cuda-nvrtc-cu12`); both are loaded at run time. Without them the list of devices is
-//! empty, or loading a model fails, with the reason in words.
+//! To build takes Rust and a linker. To run takes NVIDIA's driver and NVRTC (`libnvrtc.so`, in the CUDA
+//! toolkit and in the Python wheel `nvidia-cuda-nvrtc-cu12`); both are loaded at run time. Without them the
+//! list of devices is empty, or loading a model fails, with the reason in words.
 //!
 //! Kernels are compiled for the device when a model first needs them, and kept in a folder
 //! ([`CudaDevices::cache`]).

@@ -1,5 +1,5 @@
-//! NVRTC's library: the compiler, loaded at run time. Own bindings of ten functions: those of cudarc panic where the
-//! library is missing, and find no later version than their own.
+//! NVRTC's library: the compiler, loaded at run time. Own bindings of ten functions: those of cudarc panic
+//! where the library is missing, and find no later version than their own.
 
 use crate::driver;
 use libloading::Library;
@@ -125,8 +125,8 @@ impl Functions {
     }
 }
 
-/// Names of the library, best first: of the driver's CUDA version, since older drivers refuse later machine code, then
-/// of older versions, then of later ones.
+/// Names of the library, best first: of the driver's CUDA version, since older drivers refuse later machine
+/// code, then of older versions, then of later ones.
 fn names(driver: Option<u32>) -> Vec<String> {
     let driver = driver.unwrap_or(12);
     let mut majors = [13, 12, 11];

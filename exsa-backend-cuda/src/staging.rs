@@ -35,7 +35,8 @@ impl Staging {
         self.bytes
     }
 
-    /// The bytes. No command that writes them is running, and the caller writes none that a running command reads.
+    /// The bytes. No command that writes them is running, and the caller writes none that a running command
+    /// reads.
     pub fn slice(&mut self) -> &mut [u8] {
         // SAFETY: the memory is of this size, initialized, and this value's own.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) }

@@ -13,8 +13,9 @@ use std::sync::Arc;
 /// Host memory of a stream for copies to and from the device.
 const STAGING_BYTES: usize = 8 << 20;
 
-/// Arguments of a kernel at most, and bytes of one. The kernels have at most 31 arguments, which is Metal's limit,
-/// and parameters of fewer bytes; the driver reads as many as a kernel declares, whatever the caller gave.
+/// Arguments of a kernel at most, and bytes of one. The kernels have at most 31 arguments, which is Metal's
+/// limit, and parameters of fewer bytes; the driver reads as many as a kernel declares, whatever the caller
+/// gave.
 const ARGUMENTS_MAX: usize = 32;
 const PARAMS_MAX: usize = 256;
 
@@ -69,8 +70,8 @@ impl CudaStream {
             self.staging.slice()[self.used..self.used + n].copy_from_slice(&bytes[done..done + n]);
             let from = self.staging.address(self.used);
             let current = self.context.current()?;
-            // SAFETY: the context is current; the caller vouches for the address, and the staging memory is not
-            // written again before the stream has been waited for.
+            // SAFETY: the context is current; the caller vouches for the address, and the staging memory is
+            // not written again before the stream has been waited for.
             let result = unsafe { sys::cuMemcpyHtoDAsync_v2(address + done as u64, from, n, self.raw) };
             drop(current);
             self.context.check(result, "copying to the device")?;
@@ -130,8 +131,9 @@ impl Stream for CudaStream {
         if !kernel.is_of(&self.context) {
             return Err(DeviceError::Range(format!("{}: a kernel of another device", kernel.name())));
         }
-        // Values of the arguments, in words of 8 bytes for their alignment: parameters, zeros in place of arguments that
-        // were not given, and addresses. Behind each address there are as many bytes as any argument can have.
+        // Values of the arguments, in words of 8 bytes for their alignment: parameters, zeros in place of
+        // arguments that were not given, and addresses. Behind each address there are as many bytes as any
+        // argument can have.
         let (mut values, mut absent) = ([0_u64; PARAMS_MAX / 8], [0_u64; PARAMS_MAX / 8]);
         let mut addresses = [0_u64; ARGUMENTS_MAX + PARAMS_MAX / 8];
         let mut params = None;
@@ -172,8 +174,8 @@ impl Stream for CudaStream {
             };
         }
         let _current = self.context.current()?;
-        // SAFETY: the context is current. The driver copies the arguments before it returns: there is a pointer for each
-        // that a kernel can have, to as many bytes as one can have.
+        // SAFETY: the context is current. The driver copies the arguments before it returns: there is a
+        // pointer for each that a kernel can have, to as many bytes as one can have.
         let result = unsafe {
             sys::cuLaunchKernel(
                 kernel.function(),
@@ -221,7 +223,8 @@ impl Stream for CudaStream {
             // Copies to the device that still read the staging memory run before this one writes it.
             let to = self.staging.address(0);
             let current = self.context.current()?;
-            // SAFETY: the context is current, the range is inside the buffer, the staging memory is large enough.
+            // SAFETY: the context is current, the range is inside the buffer, the staging memory is large
+            // enough.
             let result = unsafe { sys::cuMemcpyDtoHAsync_v2(to, from, out.len(), self.raw) };
             drop(current);
             self.context.check(result, "copying from the device")?;

@@ -23,7 +23,7 @@ impl Capability {
     }
 }
 
-/// What the compiler is asked for.
+/// Target of the compiler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     /// Machine code.
@@ -33,8 +33,9 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    /// The best target for a device among those that the compiler supports; `None` if the device is too old for it.
-    /// Machine code runs on devices of the same major and a higher minor number, text on all higher ones.
+    /// The best target for a device among those that the compiler supports; `None` if the device is too old
+    /// for it. Machine code runs on devices of the same major and a higher minor number, text on all higher
+    /// ones.
     pub fn choose(device: Capability, supported: &[u32]) -> Option<Self> {
         let older = || supported.iter().copied().filter(|number| *number <= device.number());
         match older().filter(|number| number / 10 == device.major).max() {

@@ -52,9 +52,9 @@
 //! # Models
 //!
 //! All models that this version of llama.cpp supports and that have a tokenizer in Exsa, including recurrent
-//! and hybrid models, mixtures of experts, and encoders for embeddings. Not supported: encoder-decoder models,
-//! diffusion models, images and sound. The parts of a split model are found beside any of them by their names,
-//! `NAME-00001-of-00003.gguf`.
+//! and hybrid models, mixtures of experts, and encoders for embeddings. Not supported: encoder-decoder
+//! models, diffusion models, images and sound. The parts of a split model are found beside any of them by
+//! their names, `NAME-00001-of-00003.gguf`.
 //!
 //! Core parses and checks the header of every file. This crate then checks what would make llama.cpp end the
 //! process, before llama.cpp opens the file. These checks cannot be complete for a hundred architectures:

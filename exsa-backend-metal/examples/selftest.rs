@@ -1,5 +1,5 @@
-//! Checks an Apple GPU and prints a report for an issue: every kernel against plain arithmetic, a model against the
-//! candle backend, and the time of a pass.
+//! Checks an Apple GPU and prints a report for an issue: every kernel against plain arithmetic, a model
+//! against the candle backend, and the time of a pass.
 //!
 //! ```sh
 //! cargo run --release -p exsa-backend-metal --example selftest

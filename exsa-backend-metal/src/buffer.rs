@@ -9,8 +9,8 @@ use std::ffi::c_void;
 use std::ops::Range;
 use std::ptr::NonNull;
 
-/// Bytes of a page on Apple's processors; Intel's are smaller. Memory that is used in place begins and ends at its
-/// multiples.
+/// Bytes of a page on Apple's processors; Intel's are smaller. Memory that is used in place begins and ends
+/// at its multiples.
 const PAGE: usize = 16 << 10;
 
 /// Memory of an Apple GPU, which the host shares.
@@ -46,8 +46,8 @@ impl MetalBuffer {
         Some(Self { raw, start: 0, bytes: bytes.len(), is_writable: true })
     }
 
-    /// `memory[range]`, not empty and inside, in place: `None` if the pages that it touches are not all of `memory`,
-    /// or Metal refuses.
+    /// `memory[range]`, not empty and inside, in place: `None` if the pages that it touches are not all of
+    /// `memory`, or Metal refuses.
     pub(crate) fn in_place(
         device: &ProtocolObject<dyn MTLDevice>,
         memory: &HostBytes,
@@ -61,14 +61,15 @@ impl MetalBuffer {
             return None;
         }
         let pointer = NonNull::from(&all[first - base..end - base]).cast::<c_void>();
-        // Metal drops the block, and with it this owner of the bytes, when the last command that uses the buffer has run.
+        // Metal drops the block, and with it this owner of the bytes, when the last command that uses the
+        // buffer has run.
         let owner = memory.clone();
         let keep = RcBlock::new(move |_: NonNull<c_void>, _: usize| {
             let _ = &owner;
         });
         let options = MTLResourceOptions::StorageModeShared;
-        // SAFETY: the pointer is valid for as many bytes, of whole pages, which the block keeps alive; the device
-        // only reads them.
+        // SAFETY: the pointer is valid for as many bytes, of whole pages, which the block keeps alive; the
+        // device only reads them.
         let raw = unsafe {
             device.newBufferWithBytesNoCopy_length_options_deallocator(
                 pointer,

@@ -35,7 +35,8 @@ pub struct MetalDevice {
 #[derive(Clone, Debug)]
 struct Shared<T>(T);
 
-// SAFETY: libraries and pipeline states do not change once they are made; Metal allows their use from any thread.
+// SAFETY: libraries and pipeline states do not change once they are made; Metal allows their use from any
+// thread.
 unsafe impl<T> Send for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T> Sync for Shared<T> {}

@@ -1,11 +1,12 @@
 //! Exsa's backend for Apple GPUs: the executor and kernels of `exsa-gpu` on Metal.
 //!
-//! **Never run on a Mac.** The kernels are proved on the CPU by an emulator, their Metal form has been checked for
-//! syntax, and the code of this crate has been type-checked. `docs/metal.md` has the details, and asks for the report of
-//! the example `selftest`.
+//! **Never run on a Mac.** The kernels are proved on the CPU by an emulator, their Metal form has been
+//! checked for syntax, and the code of this crate has been type-checked. `docs/metal.md` has the details, and
+//! asks for the report of the example `selftest`.
 //!
-//! Weights are used in place where a mapped file's pages allow it. The kernels are compiled when a model first needs
-//! them; the system keeps them for later starts. On systems other than macOS the list of devices is empty.
+//! Weights are used in place where a mapped file's pages allow it. The kernels are compiled when a model
+//! first needs them; the system keeps them for later starts. On systems other than macOS the list of devices
+//! is empty.
 //!
 //! ```
 //! use exsa_backend_metal::MetalDevices;

@@ -161,8 +161,8 @@ impl Stream for MetalStream {
             }
             self.wait()?;
             let to = buffer.host(at, bytes.len())?;
-            // SAFETY: the range is inside the buffer, which no command of this stream uses now; streams do not write
-            // what others use.
+            // SAFETY: the range is inside the buffer, which no command of this stream uses now; streams do
+            // not write what others use.
             unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
             Ok(())
         })

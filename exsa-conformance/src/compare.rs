@@ -14,8 +14,8 @@ const PROMPT: [usize; 2] = [43, 5];
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Comparison {
-    /// Largest difference of two logits of a row, relative to the row's largest one; infinite for values that are not
-    /// numbers.
+    /// Largest difference of two logits of a row, relative to the row's largest one; infinite for values that
+    /// are not numbers.
     pub difference: f32,
     /// First greedy tokens that are equal, of [`GREEDY`](Self::GREEDY).
     pub equal_tokens: usize,

@@ -175,7 +175,7 @@ impl Config {
             NormKind::Layer { .. } => "attention.layer_norm_epsilon",
         };
         let experts = if architecture.mixture.is_some() { keys.expert_count()? } else { 0 };
-        // Where all layers have experts, there may be no other width.
+        // A model whose layers all have experts may give no other width.
         let expert_width = if experts > 0 { keys.get("expert_feed_forward_length")? } else { None };
         let expert_width = expert_width.and_then(|width: u64| usize::try_from(width).ok());
         let n_ff = keys.size("feed_forward_length", &WIDTH, expert_width)?;
@@ -277,7 +277,8 @@ impl Config {
         self.experts.as_ref().filter(|experts| index >= experts.dense_layers)
     }
 
-    /// Width of the widest MLP of all tokens: of layers without experts, and of experts that all tokens share.
+    /// Width of the widest MLP of all tokens: of layers without experts, and of experts that all tokens
+    /// share.
     #[must_use]
     pub fn mlp_width(&self) -> usize {
         match &self.experts {

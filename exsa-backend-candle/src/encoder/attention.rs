@@ -107,8 +107,8 @@ fn dot<S: Simd>(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
-/// Slopes of ALiBi (Press et al., arXiv:2108.12409) of `n_head` heads, of which the steepest would be `2^-exponent`:
-/// where their number is no power of two, the rest lie between those of the next lower one.
+/// Slopes of ALiBi (Press et al., arXiv:2108.12409) of `n_head` heads, of which the steepest would be
+/// `2^-exponent`: where their number is no power of two, the rest lie between those of the next lower one.
 pub(super) fn slopes(n_head: usize, exponent: f32) -> Vec<f32> {
     let power = if n_head.is_power_of_two() { n_head } else { n_head.next_power_of_two() / 2 };
     let base = (-exponent / power as f32).exp2();

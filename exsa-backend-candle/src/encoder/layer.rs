@@ -43,7 +43,7 @@ pub(super) struct EncoderLayer {
     pub window: Option<usize>,
 }
 
-/// What is the same for all layers of a pass.
+/// Operands that all layers of a pass share.
 pub(super) struct Pass<'a> {
     pub config: &'a EncoderConfig,
     pub slopes: &'a [f32],

@@ -1,6 +1,7 @@
 //! Encoders on the CPU: a pass sees whole texts, keeps nothing of them, and gives vectors or scores.
 //!
-//! Projections, norms and RoPE are those of the host executor; attention looks both ways, and so needs no cache.
+//! Projections, norms and RoPE are those of the host executor; attention looks both ways, and so needs no
+//! cache.
 
 mod activation;
 mod attention;

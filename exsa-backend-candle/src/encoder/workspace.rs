@@ -23,7 +23,7 @@ pub(super) struct Workspace {
     pub keys: Vec<f32>,
     /// As the keys.
     pub values: Vec<f32>,
-    /// What the heads give, as the queries.
+    /// Outputs of the heads, in the layout of the queries.
     pub heads: Vec<f32>,
     /// `[tokens, 2 * n_ff]` at most.
     pub gate: Vec<f32>,

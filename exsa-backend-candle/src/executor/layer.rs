@@ -244,8 +244,8 @@ impl Pass<'_> {
         self.mixed(&net.output, (Projection::DeltaOutput, width), m)
     }
 
-    /// Adds `output` of the `m` rows of `attended`, of `width` values each, to the hidden states, and makes the
-    /// input of the MLP.
+    /// Adds `output` of the `m` rows of `attended`, of `width` values each, to the hidden states, and makes
+    /// the input of the MLP.
     fn mixed(
         &mut self,
         output: &Linear,

@@ -24,8 +24,8 @@ pub(super) struct Workspace {
     /// Input of the next attention, MLP or output projection, made of them.
     pub normed: Vec<f32>,
     /// Queries, keys and values: `[tokens, (n_head + 2 * n_head_kv) * head_dim]` from one matrix, else three
-    /// matrices one after the other, and queries with their gates, `[tokens, 2 * n_head * head_dim]`, behind. Or the
-    /// input projection of a short convolution, `[tokens, 3 * n_embd]`; or the inputs of a delta net.
+    /// matrices one after the other, and queries with their gates, `[tokens, 2 * n_head * head_dim]`, behind.
+    /// Or the input projection of a short convolution, `[tokens, 3 * n_embd]`; or the inputs of a delta net.
     pub qkv: Vec<f32>,
     /// Output of attention, `[tokens, n_head * head_dim]`, or of another mixer.
     pub attended: Vec<f32>,

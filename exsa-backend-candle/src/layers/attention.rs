@@ -18,8 +18,8 @@ pub(crate) struct Attention {
     pub query_norm: HeadNorm,
     /// Norm of the keys.
     pub key_norm: HeadNorm,
-    /// Whether `query` has, head by head, `head_dim` values of a gate behind those of the query: the head's output
-    /// is multiplied by the gate's sigmoid.
+    /// Whether `query` has, head by head, `head_dim` values of a gate behind those of the query: the head's
+    /// output is multiplied by the gate's sigmoid.
     pub gated: bool,
     /// Projection back to the hidden state.
     pub output: Linear,

@@ -1,5 +1,5 @@
-//! Encoders: vectors and scores against `tools/make_encoders.py`, what their sessions can do, and files that are
-//! refused.
+//! Encoders: vectors and scores against `tools/make_encoders.py`, what their sessions can do, and files that
+//! are refused.
 
 use crate::support::{data, edit_of};
 use exsa_backend_candle::CandleBackend;

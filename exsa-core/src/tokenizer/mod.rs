@@ -1,8 +1,9 @@
 //! Text to token ids and back.
 //!
 //! [`load()`] builds the tokenizer of a GGUF file, [`Vocabulary::build`] that of a vocabulary in memory.
-//! [`TokenizerModel`] lists the kinds. Byte-pair encoding also needs the name of a pre-tokenizer, which splits
-//! text into words; an unknown name is refused, unless [`TokenizerOptions::pre_tokenizer`] names another.
+//! [`TokenizerModel`] lists the kinds. Byte-pair encoding also needs the name of a pre-tokenizer, which
+//! splits text into words; an unknown name is refused, unless [`TokenizerOptions::pre_tokenizer`] names
+//! another.
 //!
 //! The ids of plain text equal those of llama.cpp for the same file, with two exceptions: plain text never
 //! becomes a control token or a byte token by merging, which is possible there with some vocabularies; and

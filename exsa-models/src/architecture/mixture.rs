@@ -77,7 +77,7 @@ pub enum SharedWidth {
 pub enum SelectionBias {
     /// None.
     Never,
-    /// Where the file has it.
+    /// Optional: used if the file has it.
     IfPresent,
     /// The file must have it.
     Required,

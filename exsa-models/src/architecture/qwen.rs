@@ -9,8 +9,8 @@ pub(super) static QWEN2: Architecture = Architecture { name: "qwen2", ..PLAIN };
 /// Qwen3 (arXiv:2505.09388): no biases, but norms of queries and keys.
 pub(super) static QWEN3: Architecture = Architecture { name: "qwen3", qk_norm: QkNorm::Heads, ..PLAIN };
 
-/// Qwen 3.5 (Alibaba, 2026), the dense models: gated delta nets in most layers, and attention whose output is gated
-/// in every fourth or in those that the metadata list.
+/// Qwen 3.5 (Alibaba, 2026), the dense models: gated delta nets in most layers, and attention whose output is
+/// gated in every fourth or in those that the metadata list.
 pub(super) static QWEN35: Architecture = Architecture {
     name: "qwen35",
     mixers: Mixers::DeltaNetOrAttention,

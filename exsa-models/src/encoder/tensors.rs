@@ -85,8 +85,8 @@ pub struct EncoderMlpTensors<'g> {
     pub down: Projection<'g>,
 }
 
-/// Head that ranks: a projection with activation and norm, and one to scores. Without any part the file has no
-/// head.
+/// Head that ranks: a projection with activation and norm, and one to scores. Without any part the file has
+/// no head.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct HeadTensors<'g> {

@@ -38,8 +38,8 @@ impl<'g> Finder<'g> {
         Ok(Matrix { tensor, rows, columns })
     }
 
-    /// The projection of `columns` to `rows` values of each of `experts` experts by `{name}.weight`, `[columns,
-    /// rows, experts]` in the file, and, where the file has one, `{name}.bias`.
+    /// The projection of `columns` to `rows` values of each of `experts` experts by `{name}.weight`,
+    /// `[columns, rows, experts]` in the file, and, where the file has one, `{name}.bias`.
     pub fn expert_projection(
         &mut self,
         name: &str,

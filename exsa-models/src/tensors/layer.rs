@@ -53,7 +53,8 @@ pub struct DeltaNetTensors<'g> {
     pub qkv: Projection<'g>,
     /// Projection to the gates of the outputs, `[value_width, n_embd]`.
     pub gate: Projection<'g>,
-    /// Weights of the convolution over queries, keys and values, `[qkv_width, tokens]`, the oldest token first.
+    /// Weights of the convolution over queries, keys and values, `[qkv_width, tokens]`, the oldest token
+    /// first.
     pub kernel: Matrix<'g>,
     /// Projection whose sigmoid is the strength of a correction, `[n_value, n_embd]`.
     pub beta: Projection<'g>,
@@ -69,9 +70,9 @@ pub struct DeltaNetTensors<'g> {
     pub output: Projection<'g>,
 }
 
-/// Gated short convolution (Liquid AI, arXiv:2511.23404, section 2): of the three parts `b`, `c` and `x` of the
-/// input projection, `b * x` goes through a causal convolution over tokens, channel by channel; the result
-/// times `c` goes through the output projection.
+/// Gated short convolution (Liquid AI, arXiv:2511.23404, section 2): of the three parts `b`, `c` and `x` of
+/// the input projection, `b * x` goes through a causal convolution over tokens, channel by channel; the
+/// result times `c` goes through the output projection.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct ShortConvTensors<'g> {
@@ -104,8 +105,8 @@ pub struct AttentionTensors<'g> {
     pub query_norm: HeadNormTensors<'g>,
     /// Norm of keys before RoPE.
     pub key_norm: HeadNormTensors<'g>,
-    /// Whether the query projection has, head by head, `head_dim` values of a gate behind those of the query: the
-    /// head's output is multiplied by the gate's sigmoid.
+    /// Whether the query projection has, head by head, `head_dim` values of a gate behind those of the query:
+    /// the head's output is multiplied by the gate's sigmoid.
     pub gated: bool,
     /// Projection of all heads' outputs to the hidden state.
     pub output: Projection<'g>,

@@ -132,8 +132,9 @@ impl<'g> ModelDescription<'g> {
     }
 }
 
-/// Whether `tensor` is a matrix, or the matrices of all experts, that a product multiplies by: neither a vector,
-/// nor biases of experts, nor the weights of a convolution. The token embeddings count as one, which they are where they are the output projection too.
+/// Whether `tensor` is a matrix, or the matrices of all experts, that a product multiplies by: neither a
+/// vector, nor biases of experts, nor the weights of a convolution. The token embeddings count as one, which
+/// they are where they are the output projection too.
 #[must_use]
 pub fn is_operand(tensor: &TensorInfo) -> bool {
     let name = tensor.name.as_str();

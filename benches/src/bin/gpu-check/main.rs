@@ -1,6 +1,6 @@
-//! Checks an NVIDIA GPU: every kernel against plain arithmetic, models against the candle backend, conformance, speed.
-//! One JSON report, written anew after each part, so that a run that is cut off leaves what it has.
-//! `scripts/gpu-check` prepares and runs it on machines that have nothing else installed.
+//! Checks an NVIDIA GPU: every kernel against plain arithmetic, models against the candle backend,
+//! conformance, speed. One JSON report, written anew after each part, so that a run that is cut off leaves
+//! what it has. `scripts/gpu-check` prepares and runs it on machines that have nothing else installed.
 #![forbid(unsafe_code)]
 
 mod compare;

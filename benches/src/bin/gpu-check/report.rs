@@ -20,7 +20,7 @@ impl TimeLeft {
     }
 }
 
-/// What was found, written after every part.
+/// Results, written after every part.
 pub struct Report {
     path: PathBuf,
     time: TimeLeft,

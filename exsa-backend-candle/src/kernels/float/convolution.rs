@@ -46,9 +46,9 @@ pub(super) fn grain(rows: usize, team: &Team) -> usize {
     rows.div_ceil(4 * team.threads()).max(ROWS_MIN)
 }
 
-/// Computes `out`, `[rows][width]`: each channel's sum over the last tokens by its weights, after which `finish`
-/// changes the row. The states begin with `[tokens - 1][width]` inputs of the tokens before each span, and hold
-/// those before the next span afterwards.
+/// Computes `out`, `[rows][width]`: each channel's sum over the last tokens by its weights, after which
+/// `finish` changes the row. The states begin with `[tokens - 1][width]` inputs of the tokens before each
+/// span, and hold those before the next span afterwards.
 pub(crate) fn convolve(
     convolution: Convolution<'_>,
     states: &mut StateRows<'_>,
@@ -97,8 +97,8 @@ pub(crate) fn convolve(
     }
 }
 
-/// Computes the gated convolution `out = c * conv(b * x)` of the rows of `bcx`, `[rows][3 * width]` with `b`, `c`
-/// and `x` in this order. The place of `b` is overwritten.
+/// Computes the gated convolution `out = c * conv(b * x)` of the rows of `bcx`, `[rows][3 * width]` with `b`,
+/// `c` and `x` in this order. The place of `b` is overwritten.
 pub(crate) fn convolve_gated(
     (kernel, width): (&[f32], usize),
     spans: &[SequenceSpan],

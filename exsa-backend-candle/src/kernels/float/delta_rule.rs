@@ -66,8 +66,8 @@ pub(crate) struct DeltaInputs<'a> {
     pub state_offset: usize,
 }
 
-/// Computes `out`, `[rows][value_width]`. For each token and head, with query `q` and key `k` of length 1, value `v`,
-/// strength `b` and decay `a` (Yang et al., arXiv:2412.06464):
+/// Computes `out`, `[rows][value_width]`. For each token and head, with query `q` and key `k` of length 1,
+/// value `v`, strength `b` and decay `a` (Yang et al., arXiv:2412.06464):
 ///
 /// `S = a S; S = S + k (b (v - k S)); out = norm(q S / sqrt(head_dim)) * silu(gate)`
 ///

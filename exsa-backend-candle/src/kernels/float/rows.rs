@@ -234,7 +234,8 @@ pub(crate) fn gate(
     }
 }
 
-/// Takes the queries out of rows in which each head has `head_dim` values of the query and as many of its gate.
+/// Takes the queries out of rows in which each head has `head_dim` values of the query and as many of its
+/// gate.
 pub(crate) fn take_queries(both: &[f32], queries: &mut [f32], head_dim: usize, team: &mut Team) {
     assert_eq!(both.len(), 2 * queries.len(), "queries and gates");
     let heads = grain(queries.len() / head_dim, head_dim, team).max(1);
