@@ -130,7 +130,7 @@ impl EncoderConfig {
         let (_, first_is_global) = self.architecture.windows?;
         self.window.filter(|_| match &self.pattern {
             WindowPattern::Period(0) => true,
-            WindowPattern::Period(period) if first_is_global => index % period != 0,
+            WindowPattern::Period(period) if first_is_global => !index.is_multiple_of(*period),
             WindowPattern::Period(period) => index % period != period - 1,
             WindowPattern::Layers(layers) => layers.get(index) == Some(&true),
         })
