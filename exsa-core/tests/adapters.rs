@@ -343,8 +343,8 @@ fn refusals() {
     engine.load_adapter("alice", &source(b"alice")).unwrap();
     let load = |name: &str, bytes: &[u8]| engine.load_adapter(name, &source(bytes)).unwrap_err().to_string();
     assert_eq!(load("alice", b"x"), "adapter 'alice' is already loaded; unload it first");
-    assert!(load("", b"x").contains("is no name of an adapter"));
-    assert!(load("a@b", b"x").contains("is no name of an adapter"));
+    assert!(load("", b"x").contains("is not a valid adapter name"));
+    assert!(load("a@b", b"x").contains("is not a valid adapter name"));
     assert_eq!(load("empty", b""), "adapter scripted: it is empty, but at least 1 byte is required");
     engine.load_adapter("bob", &source(b"bob")).unwrap();
     assert_eq!(load("carol", b"x"), "2 adapters are loaded, which is the limit; unload one first");

@@ -126,7 +126,7 @@ fn what_is_no_message_is_refused() {
         r#"{"type": "image_url", "image_url": {"url": "data:image/png;base64,?"}}"#,
     ] {
         let error = serde_json::from_str::<ContentPart>(part).unwrap_err().to_string();
-        assert!(error.contains("base 64"), "{error}");
+        assert!(error.contains("base64"), "{error}");
     }
 }
 
