@@ -104,7 +104,8 @@ fn load_layer<'a>(
     let (rope, mixer) = match layer.mixer {
         MixerTensors::Attention(tensors) => {
             let rope = tensors.rope;
-            (rope, Mixer::Attention(load_attention(tensors, norm_epsilon, weights)?, places.kv.next()))
+            let attention = load_attention(tensors, norm_epsilon, weights)?;
+            (rope, Mixer::Attention(Box::new(attention), places.kv.next()))
         }
         MixerTensors::ShortConv(tensors) => {
             (LayerRope::Absent, Mixer::ShortConv(load_short_conv(tensors, weights)?, places.states.next()))

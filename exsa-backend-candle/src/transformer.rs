@@ -36,7 +36,7 @@ pub(crate) struct Transformer {
 /// Part of a layer that mixes tokens.
 pub(crate) enum Mixer {
     /// Attention, with the index of its layer in the KV cache.
-    Attention(Attention, usize),
+    Attention(Box<Attention>, usize),
     /// A gated delta net, with the index of its layer among those with a state.
     DeltaNet(Box<DeltaNet>, usize),
     /// A short convolution, with the index of its layer among those with a state.

@@ -200,8 +200,8 @@ impl Heads {
             let heads = metadata.get::<u64>(key)?;
             return Ok(heads.map(|max| Self { sum: max.saturating_mul(layers.unwrap_or(0)), max }));
         }
-        let layers = layers.map_or_else(|| metadata.require::<u64>(blocks), Ok)?;
         let heads = metadata.require::<Vec<u64>>(key)?;
+        let layers = layers.map_or_else(|| metadata.require::<u64>(blocks), Ok)?;
         if heads.len() as u64 != layers {
             return Err(metadata.refuse(
                 key,

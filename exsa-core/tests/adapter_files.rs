@@ -76,7 +76,10 @@ fn headers_that_are_refused() {
         (of(r#"{"dtype": "I64", "shape": [1], "data_offsets": [0, 8]}"#, 8), "its type is I64"),
         (of(r#"{"shape": [1], "data_offsets": [0, 4]}"#, 4), "no dtype"),
         (of(r#"{"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}"#, 4), "shape is not a list"),
-        (of(r#"{"dtype": "F32", "shape": [1, 1, 1, 1, 1], "data_offsets": [0, 4]}"#, 4), "shape is not a list"),
+        (
+            of(r#"{"dtype": "F32", "shape": [1, 1, 1, 1, 1], "data_offsets": [0, 4]}"#, 4),
+            "shape is not a list",
+        ),
         (of(r#"{"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}"#, 4), "does not fit"),
         (of(r#"{"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}"#, 4), "its byte range is 4 to 0"),
         (of(r#"{"dtype": "F32", "shape": [1], "data_offsets": [0]}"#, 4), "no pair"),

@@ -160,14 +160,13 @@ mod tests {
                 texts: &texts,
             };
             attention.run(&mut out, &mut team);
-            for token in 0..tokens {
+            for (token, text) in texts.iter().enumerate() {
                 for head in 0..n_head {
                     let at = |matrix: &[f32], i: usize, d: usize| {
                         f64::from(matrix[i * width + head * head_dim + d])
                     };
                     let sees = |key: &usize| {
-                        texts[token].contains(&(*key as u32))
-                            && window.is_none_or(|w| token.abs_diff(*key) <= w)
+                        text.contains(&(*key as u32)) && window.is_none_or(|w| token.abs_diff(*key) <= w)
                     };
                     let weight = |key: usize| {
                         let dot: f64 =
