@@ -292,7 +292,7 @@ fn refusals() {
         &changed(&|pair| pair.weight = "token_embd.weight".into()),
         &["token embedding", "not supported"],
     );
-    refused(&changed(&|pair| pair.halve()), &["shapes", "for this model"]);
+    refused(&changed(&|pair| pair.halve()), &["shapes", "this model needs"]);
     refused(&changed(&|pair| pair.a[3] = f32::NAN), &["A holds values that are not finite"]);
     refused(&changed(&|pair| pair.b[0] = f32::INFINITY), &["B holds values that are not finite"]);
     let too_large = pairs(&base, 100_000, 1, |name| name == "blk.0.attn_q.weight");

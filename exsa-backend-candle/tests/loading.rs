@@ -155,7 +155,7 @@ fn hyperparameters_out_of_range() {
         ("llama.attention.head_count", u(0)),
         ("llama.attention.head_count", u(5)),
         ("llama.attention.head_count", u(1 << 30)),
-        ("llama.attention.head_count", Value::Array(Array::U32(vec![4, 4]))),
+        ("llama.attention.head_count", Value::Array(Array::U32(vec![4, 2]))),
         ("llama.attention.head_count_kv", u(0)),
         ("llama.attention.head_count_kv", u(3)),
         ("llama.attention.head_count_kv", u(1 << 20)),

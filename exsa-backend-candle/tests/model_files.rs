@@ -390,7 +390,7 @@ fn folders_that_are_refused_say_why() {
         (|f| f.config["hidden_size"] = json!(4_000_000_000u32), &["embedding_length", "4000000000"]),
         (|f| f.config["num_hidden_layers"] = json!(-1), &["num_hidden_layers is -1"]),
         (|f| f.config["num_hidden_layers"] = json!(4_000_000_000u32), &["block_count", "4000000000"]),
-        (|f| f.config["num_hidden_layers"] = json!(6), &["blk.5", "missing"]),
+        (|f| f.config["num_hidden_layers"] = json!(6), &["blk.2.attn_q.weight", "missing"]),
         (|f| f.config["num_attention_heads"] = json!(3), &["q_proj", "rows", "3 heads"]),
         (|f| f.config["rope_theta"] = json!("NaN"), &["rope_theta", "finite number"]),
         (|f| f.config["rope_scaling"] = json!({ "type": "dynamic" }), &["type", "dynamic", "linear"]),
