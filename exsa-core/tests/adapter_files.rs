@@ -82,7 +82,7 @@ fn headers_that_are_refused() {
         ),
         (of(r#"{"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}"#, 4), "does not fit"),
         (of(r#"{"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}"#, 4), "its byte range is 4 to 0"),
-        (of(r#"{"dtype": "F32", "shape": [1], "data_offsets": [0]}"#, 4), "no pair"),
+        (of(r#"{"dtype": "F32", "shape": [1], "data_offsets": [0]}"#, 4), "not a pair"),
         (
             of(r#"{"dtype": "F32", "shape": [4294967296, 4294967296], "data_offsets": [0, 4]}"#, 4),
             "does not fit",

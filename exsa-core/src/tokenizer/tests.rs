@@ -368,7 +368,7 @@ fn bad_vocabularies_are_refused_by_key() {
         (with_merges(vec!["b a"]), "does not result in a token"),
         (
             Vocabulary { pre: Some("mystery"), ..bpe(&bpe_texts) },
-            "unknown pre-tokenizer 'mystery' (supported: def",
+            "unknown pre-tokenizer 'mystery'; TokenizerOptions::pre_tokenizer names another, of those that are supported: def",
         ),
         (no_unk, "tokenizer.ggml.unknown_token_id is missing"),
         (no_bos, "tokenizer.ggml.bos_token_id is missing"),

@@ -150,7 +150,7 @@ async fn refusals() {
         ("x", "missing.gguf", StatusCode::BAD_REQUEST, "missing.gguf"),
         ("x", "../secret.gguf", StatusCode::BAD_REQUEST, "cannot read"),
         ("x", &outside, StatusCode::BAD_REQUEST, "lies outside the folders of models"),
-        ("x", "empty.gguf", StatusCode::BAD_REQUEST, "adapter empty.gguf: it has no byte"),
+        ("x", "empty.gguf", StatusCode::BAD_REQUEST, "adapter empty.gguf: it is empty"),
         ("", "alice.gguf", StatusCode::BAD_REQUEST, "lora_name: a text is needed"),
     ] {
         let reply = load(&app, name, path).await;
