@@ -111,7 +111,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`LoadError::Metadata`] where a key is missing or of another type, [`LoadError::Unsupported`] for an
+    /// [`LoadError::Gguf`] where a key is missing or of another type, [`LoadError::Unsupported`] for an
     /// architecture or a value that is not supported, with what is.
     pub fn from_metadata(metadata: &Metadata) -> Result<Self, LoadError> {
         let name: String = metadata.require("general.architecture")?;

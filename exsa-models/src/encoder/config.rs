@@ -61,7 +61,7 @@ impl EncoderConfig {
     ///
     /// # Errors
     ///
-    /// [`LoadError::Metadata`] where a key is missing or of another type, [`LoadError::Unsupported`] for a
+    /// [`LoadError::Gguf`] where a key is missing or of another type, [`LoadError::Unsupported`] for a
     /// value out of its limits, causal attention among them.
     pub fn from_metadata(metadata: &Metadata) -> Result<Option<Self>, LoadError> {
         let name: &str = metadata.require("general.architecture")?;

@@ -97,7 +97,7 @@ impl<'g> ModelDescription<'g> {
     ///
     /// # Errors
     ///
-    /// [`LoadError::Metadata`] and [`LoadError::Unsupported`] as from [`Config::from_metadata`];
+    /// [`LoadError::Gguf`] and [`LoadError::Unsupported`] as from [`Config::from_metadata`];
     /// [`LoadError::Tensor`] for a tensor that is missing, has a wrong shape, or is not known to the
     /// architecture.
     pub fn read(gguf: &'g Gguf, tokens: usize) -> Result<Self, LoadError> {
