@@ -118,7 +118,8 @@ fn drafts_can_be_turned_on_and_off() {
     engine.speculate(Some(Speculation::new(PromptLookup::default())));
     let (drafted, with_drafts) = (run(), engine.stats().steps - steps);
     assert_eq!((&drafted.tokens, &drafted.reason), (&plain.tokens, &plain.reason));
-    assert!(with_drafts * 2 < steps, "{with_drafts} steps, {steps} without drafts");
+    // How many depends on measured costs.
+    assert!(with_drafts < steps, "{with_drafts} steps, {steps} without drafts");
     engine.speculate(None);
     assert_eq!(run().tokens, plain.tokens);
     assert_eq!(engine.stats().steps, 2 * steps + with_drafts);
