@@ -10,6 +10,7 @@
 //! ```no_run
 //! use exsa_core::gguf::Gguf;
 //! use exsa_models::ModelDescription;
+//! use exsa_models::tensors::MixerTensors;
 //!
 //! let file = std::fs::File::open("model.gguf")?;
 //! let gguf = Gguf::read(&mut std::io::BufReader::new(file))?;
@@ -17,8 +18,10 @@
 //! let config = &model.config;
 //! println!("{}: {} layers of width {}", config.architecture.name, config.n_layer, config.n_embd);
 //! for layer in &model.layers {
-//!     let output = &layer.attention.output.weight;
-//!     println!("{}: {} by {}, {}", output.tensor.name, output.rows, output.columns, output.tensor.dtype);
+//!     if let MixerTensors::Attention(attention) = &layer.mixer {
+//!         let output = attention.output.weight;
+//!         println!("{}: {} by {}, {}", output.tensor.name, output.rows, output.columns, output.tensor.dtype);
+//!     }
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
