@@ -9,7 +9,7 @@ enum : u32 { BLOCK_TOKENS = 32 };
 FUNC void put(DEVICE_PTR(half) to, float v) { *to = to_half(v); }
 FUNC void put(DEVICE_PTR(float) to, float v) { *to = v; }
 
-// ------------------------------------------------------------------------------------------------- heads of new tokens
+// Heads of new tokens.
 
 enum : u32 { HEADS_THREADS = 128, HEADS_SIMDS = HEADS_THREADS / SIMD_WIDTH };
 enum : u32 { HEADS_QUERY_NORM = 1, HEADS_KEY_NORM = 2, HEADS_INTERLEAVED = 4 };
@@ -98,7 +98,7 @@ FUNC void put_heads(DEVICE_PTR(float) x, DEVICE_PTR(const float) query_norm, DEV
         }                                                                                                              \
     }
 
-// ----------------------------------------------------------------------------------------------------------- attention
+// Attention.
 
 enum : u32 { ATTEND_THREADS = 128, ATTEND_SIMDS = ATTEND_THREADS / SIMD_WIDTH };
 

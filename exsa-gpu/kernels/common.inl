@@ -3,7 +3,7 @@
 //
 //   * a SIMD group has 32 lanes, and all 32 reach every simd_* call and SIMD_BARRIER;
 //   * every thread of a threadgroup reaches every BARRIER;
-//   * GROUP_X, GROUP_Y, GROUP_Z, THREAD, LANE, SIMD exist only in a kernel body; functions take them as arguments;
+//   * GROUP_X, GROUP_Y, GROUP_Z, THREAD, LANE, SIMD exist only in a kernel body; functions take arguments;
 //   * names are none of Metal's keywords (thread, device, constant, kernel, vertex, fragment, half, ...);
 //   * SHARED stands only in the outermost scope of a kernel;
 //   * half is storage only: convert, compute in f32, convert back;

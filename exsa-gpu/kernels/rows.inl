@@ -1,6 +1,6 @@
 // Passes over rows of activations: norms, gates, gathers, logits.
 
-// ---------------------------------------------------------------------------------------------------------- norms
+// Norms.
 
 enum : u32 { NORM_THREADS = 256, NORM_SIMDS = NORM_THREADS / SIMD_WIDTH };
 enum : u32 { NORM_ADD = 1, NORM_LAYER = 2, NORM_BIAS = 4 };
@@ -66,7 +66,7 @@ KERNEL(norm_rows, NORM_THREADS)(
     }
 }
 
-// ----------------------------------------------------------------------------------------------------- elementwise
+// Elementwise.
 
 enum : u32 { EACH_THREADS = 256 };
 
@@ -149,7 +149,7 @@ KERNEL(gather_rows, EACH_THREADS)(
     }
 }
 
-// --------------------------------------------------------------------------------------------------------- arg-max
+// Arg-max.
 
 // best[row] = index of the largest value of x[row], the first one of equals; values that are not numbers are
 // passed over, and a row of these gives cols. Grid: (rows, 1, 1).

@@ -1,7 +1,7 @@
 // Kernels that read weights: embeddings, products with few rows of activations, products with many.
 // WEIGHTS(TYPE, NAME) makes those of one type.
 
-// ------------------------------------------------------------------------------------------------------- embeddings
+// Embeddings.
 
 enum : u32 { EMBED_THREADS = 64 };
 
@@ -23,7 +23,7 @@ FUNC void embed(DEVICE_PTR(const u8) table, u32 token, DEVICE_PTR(float) y, u32 
     }
 }
 
-// ----------------------------------------------------------------------------------------- products with few rows
+// Products with few rows.
 
 struct ProductParams {
     u32 rows;     // of the matrix
@@ -83,7 +83,7 @@ FUNC void product_few(DEVICE_PTR(const u8) w, DEVICE_PTR(const float) x, DEVICE_
     }
 }
 
-// ----------------------------------------------------------------------------------------- products with many rows
+// Products with many rows.
 
 // The plain form: a threadgroup computes MANY_ROWS rows of the matrix for MANY_X rows of x, MANY_K values of
 // k at a time through threadgroup memory, [k][row]; a thread computes 4 x 4 of them.
@@ -148,7 +148,7 @@ FUNC void product_many(DEVICE_PTR(const u8) w, DEVICE_PTR(const float) x, DEVICE
     }
 }
 
-// --------------------------------------------------------------------------------------------------------- kernels
+// Kernels.
 
 // Grid: (ceil(rows / FEW_ROWS_PER_GROUP), ceil(m / M), 1).
 #define PRODUCT_FEW(TYPE, NAME, M)                                                                                     \

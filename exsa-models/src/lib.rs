@@ -19,8 +19,8 @@
 //! println!("{}: {} layers of width {}", config.architecture.name, config.n_layer, config.n_embd);
 //! for layer in &model.layers {
 //!     if let MixerTensors::Attention(attention) = &layer.mixer {
-//!         let output = attention.output.weight;
-//!         println!("{}: {} by {}, {}", output.tensor.name, output.rows, output.columns, output.tensor.dtype);
+//!         let weight = attention.output.weight;
+//!         println!("{}: {} by {}", weight.tensor.name, weight.rows, weight.columns);
 //!     }
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
